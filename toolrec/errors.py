@@ -1,0 +1,129 @@
+"""Every exception of the package.
+
+ToolRecError                  exit code 1
+├── InputError                2  something that the person gave is wrong
+│   ├── DataError                data files and data set folders
+│   ├── ConfigError              flags, settings, environment
+│   ├── CheckpointError          recommenders' folders
+│   └── RunFolderError           run folders
+├── LLMError                  2  the endpoint cannot be used
+│   ├── LLMUnavailableError         unreachable, or out of attempts
+│   ├── LLMRefusedError             a final answer: wrong key, unknown model, content filter
+│   └── ContextTooLongError         the messages do not fit
+├── StorageError              3  the disk is full or a file cannot be written; the run is resumable
+├── RunStoppedError           3  stopped before the end; the run is resumable
+├── ReplyError                -  the LLM's reply cannot be used; it is asked again with the reason
+└── ToolError                 -  goes back to the LLM as text
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ToolRecError(Exception):
+    """Base of all; `exit_code` is what the command line ends with.
+
+    Args:
+        message: What was wrong.
+        value: The offending value, shown as given.
+        allowed: What would have been accepted.
+        hint: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, value: Any = None, allowed: Any = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.value = value
+        self.allowed = allowed
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.value is not None:
+            parts.append(f"got: {_short(self.value)}")
+        if self.allowed is not None:
+            parts.append(f"allowed: {_listed(self.allowed)}")
+        if self.hint:
+            parts.append(self.hint)
+        return "; ".join(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.message, self.value, self.allowed, self.hint)
+
+
+def _restore(kind: type[ToolRecError], message: str, value: Any, allowed: Any, hint: str | None) -> ToolRecError:
+    return kind(message, value=value, allowed=allowed, hint=hint)
+
+
+def _short(value: Any, limit: int = 300) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def _listed(allowed: Any) -> str:
+    if isinstance(allowed, (list, tuple, set, frozenset)):
+        return ", ".join(str(a) for a in allowed)
+    return str(allowed)
+
+
+class InputError(ToolRecError):
+    """Something that the person gave is wrong."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A data file or data set folder is missing, damaged or of the wrong shape."""
+
+
+class ConfigError(InputError):
+    """A flag, setting or environment variable is wrong."""
+
+
+class CheckpointError(InputError):
+    """A recommenders' folder is missing, damaged or belongs to another data set."""
+
+
+class RunFolderError(InputError):
+    """A run folder is missing, damaged, already there or of another configuration."""
+
+
+class LLMError(ToolRecError):
+    """The LLM endpoint cannot be used."""
+
+    exit_code = 2
+
+
+class LLMUnavailableError(LLMError):
+    """The endpoint cannot be reached, or every attempt failed."""
+
+
+class LLMRefusedError(LLMError):
+    """The endpoint's answer is final: wrong key, unknown model, content filter."""
+
+
+class ContextTooLongError(LLMError):
+    """The messages do not fit the model's context."""
+
+
+class StorageError(ToolRecError):
+    """The disk is full or a file cannot be written; what was written before stays usable."""
+
+    exit_code = 3
+
+
+class RunStoppedError(ToolRecError):
+    """The run ended before its last user; `--resume` continues it."""
+
+    exit_code = 3
+
+
+class ReplyError(ToolRecError):
+    """The LLM's reply cannot be used as an action or a list; the message is the reason it is told."""
+
+
+class ToolError(ToolRecError):
+    """A tool call cannot be carried out; the text goes back to the LLM as the observation."""

@@ -1,0 +1,83 @@
+"""What a recommender is, and the one way in which scores become a list. No torch here.
+
+Shape suffixes: B users in the batch, L history length, I items plus padding, K list length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from toolrec.records import RankedItem
+
+SCORE_DECIMALS = 4
+"""Scores are rounded to this many decimals before ties are broken by item index (batching changes the last bits)."""
+
+
+@runtime_checkable
+class Recommender(Protocol):
+    """Scores the whole pool for a history of item indexes, oldest first."""
+
+    name: str
+
+    def score(self, history_BL: np.ndarray) -> np.ndarray:
+        """Scores every item.
+
+        Args:
+            history_BL: int64, each row a history, oldest first, padded with 0 **at the end**; longer histories than the
+                recommender reads are cut to their last items by the recommender itself.
+
+        Returns:
+            score_BI: float64 `[B, num_items + 1]`, column 0 (padding) is -inf. Seen items are not masked here.
+        """
+        ...
+
+    def recommend(self, history: Sequence[int], *, k: int, mask_seen: bool = True) -> list[RankedItem]:
+        """The k best items for one history, best first; fewer where the pool has no more."""
+        ...
+
+
+def pad_histories(histories: Sequence[Sequence[int]]) -> np.ndarray:
+    """`history_BL` of the given histories, padded with 0 at the end; at least one column."""
+    longest = max((len(h) for h in histories), default=0)
+    history_BL = np.zeros((len(histories), max(longest, 1)), dtype=np.int64)
+    for row, history in enumerate(histories):
+        history_BL[row, : len(history)] = history
+    return history_BL
+
+
+def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int]] | None = None) -> list[list[RankedItem]]:
+    """The k best items of every row, best first, ties by item index after rounding; `seen` items are left out.
+
+    Args:
+        score_BI: float, `[B, num_items + 1]`; not changed. Items at -inf (or NaN) are never returned.
+        k: length of the lists; a row with fewer items left gives a shorter list.
+        seen: for each row the item indexes to mask, or None for no masking.
+    """
+    num_items = score_BI.shape[1] - 1
+    rounded_BI = np.round(score_BI, SCORE_DECIMALS)
+    rounded_BI[:, 0] = -np.inf
+    if seen is not None:
+        for row, items in enumerate(seen):
+            rounded_BI[row, np.asarray(items, dtype=np.int64)] = -np.inf
+    rounded_BI[np.isnan(rounded_BI)] = -np.inf
+    allowed_BI = np.isfinite(rounded_BI)
+    # One integer per item that orders by score first and by smaller index next: no two are equal, so a partial sort is exact.
+    scaled = np.where(allowed_BI, np.rint(rounded_BI * 10**SCORE_DECIMALS), 0).astype(np.int64)
+    key_BI = scaled * (num_items + 1) + (num_items - np.arange(num_items + 1, dtype=np.int64))
+    key_BI[~allowed_BI] = np.iinfo(np.int64).min
+    width = min(k, num_items + 1)
+    best_BK = (
+        np.argpartition(-key_BI, width - 1, axis=1)[:, :width]
+        if width <= num_items
+        else np.tile(np.arange(num_items + 1), (len(key_BI), 1))
+    )
+    order_BK = np.argsort(-np.take_along_axis(key_BI, best_BK, axis=1), axis=1, kind="stable")
+    best_BK = np.take_along_axis(best_BK, order_BK, axis=1)
+    lists = []
+    for row, indexes in enumerate(best_BK):
+        kept = [int(i) for i in indexes if allowed_BI[row, i]][:k]
+        lists.append([RankedItem(item_index=i, score=float(rounded_BI[row, i])) for i in kept])
+    return lists
