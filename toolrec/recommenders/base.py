@@ -67,7 +67,7 @@ def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int]] | None 
     # One integer per item that orders by score first and by smaller index next: no two are equal, so a partial sort is exact.
     scaled = np.where(allowed_BI, np.rint(rounded_BI * 10**SCORE_DECIMALS), 0).astype(np.int64)
     key_BI = scaled * (num_items + 1) + (num_items - np.arange(num_items + 1, dtype=np.int64))
-    key_BI[~allowed_BI] = np.iinfo(np.int64).min
+    key_BI[~allowed_BI] = -np.iinfo(np.int64).max  # not `min`: that one has no negative, and would sort first below
     width = min(k, num_items + 1)
     best_BK = (
         np.argpartition(-key_BI, width - 1, axis=1)[:, :width]
