@@ -81,3 +81,21 @@ def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int]] | None 
         kept = [int(i) for i in indexes if allowed_BI[row, i]][:k]
         lists.append([RankedItem(item_index=i, score=float(rounded_BI[row, i])) for i in kept])
     return lists
+
+
+FUSION_CONSTANT = 60
+"""The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+
+
+def reciprocal_rank_fusion(lists: Sequence[Sequence[int]], *, constant: int = FUSION_CONSTANT) -> list[RankedItem]:
+    """Fuses lists of item indexes, each best first: an item scores the sum of `1 / (constant + position)` over the lists.
+
+    Ties are broken by item index. Source: Cormack, Clarke and Büttcher, SIGIR 2009, with their constant of 60.
+    """
+    scores: dict[int, float] = {}
+    for items in lists:
+        for position, item_index in enumerate(items, start=1):
+            scores[item_index] = scores.get(item_index, 0.0) + 1.0 / (constant + position)
+    # Sums taken in another order differ in their last bits: rounding keeps equal scores equal.
+    order = sorted(scores, key=lambda item_index: (-round(scores[item_index], 12), item_index))
+    return [RankedItem(item_index=item_index, score=scores[item_index]) for item_index in order]

@@ -1,0 +1,1 @@
+"""The Ray Serve application: attribute tools, backbone and rank behind deployments, and an HTTP door."""

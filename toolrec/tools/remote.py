@@ -1,0 +1,77 @@
+"""Retrieval through the deployments of a Ray Serve application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+from toolrec.columns import PLAIN_BACKBONE
+from toolrec.errors import ConfigError, ToolError
+from toolrec.records import RankedItem
+
+ToolList = tuple[list[int], list[float]]
+"""A list as it travels: item indexes, best first, and their scores."""
+
+BACKBONE_DEPLOYMENT = "backbone"
+DESCRIBE_METHOD = "describe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTools:
+    """A Serve application's tools: `deployments` gives each attribute's deployment (`none` for the backbone)."""
+
+    app_name: str
+    deployments: Mapping[str, str]
+    dataset_checksum: str
+    recommenders_checksum: str
+
+
+def describe_application(app_name: str) -> ServedTools:
+    """Asks a running application what it serves.
+
+    Raises:
+        ConfigError: no application of that name runs, or it is not one of ours.
+    """
+    try:
+        handle = serve.get_deployment_handle(BACKBONE_DEPLOYMENT, app_name)
+        said: dict[str, Any] = getattr(handle, DESCRIBE_METHOD).remote().result(timeout_s=60)
+    except (RayServeException, TimeoutError) as error:
+        raise ConfigError(
+            "no tools are served under this application name",
+            value=app_name,
+            hint="see `serve status`; start them with `serve run serve.app:build_app dataset=… recommenders=…`",
+        ) from error
+    return ServedTools(
+        app_name=app_name,
+        deployments=said["deployments"],
+        dataset_checksum=said["dataset_checksum"],
+        recommenders_checksum=said["recommenders_checksum"],
+    )
+
+
+class ServeRetriever:
+    """Calls one deployment for each attribute, by handle; handles are made once a process."""
+
+    def __init__(self, tools: ServedTools, *, mask_seen: bool) -> None:
+        self.attributes = tuple(name for name in tools.deployments if name != PLAIN_BACKBONE)
+        self._mask_seen = mask_seen
+        self._handles = {
+            attribute: serve.get_deployment_handle(deployment, tools.app_name)
+            for attribute, deployment in tools.deployments.items()
+        }
+
+    async def retrieve(self, attribute: str, history: Sequence[int], *, k: int) -> list[RankedItem]:
+        """The k best items by the attribute's recommender; `none` is the plain backbone.
+
+        Raises:
+            ToolError: no tool serves this attribute.
+        """
+        handle = self._handles.get(attribute)
+        if handle is None:
+            raise ToolError("no retrieval tool for this attribute", value=attribute, allowed=tuple(self._handles))
+        indexes, scores = await handle.retrieve.remote(list(history), k, self._mask_seen)
+        return [RankedItem(item_index=i, score=s) for i, s in zip(indexes, scores, strict=True)]
