@@ -95,11 +95,12 @@ class RankReplica:
     """
 
     def __init__(self, dataset: str, *, llm_url: str | None, llm_model: str | None, llm_key_env: str) -> None:
+        from toolrec.llm.embedded.policy import MODEL_NAME
+        from toolrec.tools.rank import RankTool
+
         from toolrec.data import load_dataset
         from toolrec.llm import LLMConfig, OpenAIChat
         from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
-        from toolrec.llm.embedded.policy import MODEL_NAME
-        from toolrec.tools.rank import RankTool
 
         self._embedded = None
         if llm_url is None:

@@ -17,8 +17,8 @@ from toolrec import __version__
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import load_dataset
 from toolrec.errors import LLMError, ToolError
-from toolrec.records import Candidate, ToolCall
 from toolrec.recommenders.base import reciprocal_rank_fusion
+from toolrec.records import Candidate, ToolCall
 from toolrec.tools.base import MAX_K, ToolContext
 from toolrec.tools.remote import ToolList
 

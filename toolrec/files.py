@@ -30,7 +30,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _sync(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -54,8 +54,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 if child.is_file():
                     _sync(child)
             if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+                path.replace(old)
+            temporary.replace(path)
             _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -101,3 +101,9 @@ class _Plain:
     def _say(line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+def stage(text: str) -> None:
+    """Says on standard error what begins now."""
+    sys.stderr.write(f"· {text}\n")
+    sys.stderr.flush()

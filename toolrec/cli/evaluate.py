@@ -1,0 +1,103 @@
+"""`toolrec evaluate`: the main job."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Split(StrEnum):
+    """The split whose targets are held out."""
+
+    test = "test"
+    valid = "valid"
+
+
+class Protocol(StrEnum):
+    """How the surrogate says its actions."""
+
+    tools = "tools"
+    text = "text"
+
+
+class FinishPolicy(StrEnum):
+    """Where the final list comes from."""
+
+    as_given = "as_given"
+    final_rank = "final_rank"
+
+
+Folder = Annotated[Path, typer.Argument(help="Data set folder, as `toolrec data prepare` writes it.", show_default=False)]
+
+
+def evaluate(
+    dataset: Folder,
+    recommenders: Annotated[Path | None, typer.Option(help="Recommenders' folder; default recommenders/NAME.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder; default runs/TIME-NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run folder given by --run.")] = False,
+    split: Annotated[Split, typer.Option(help="Held-out split.")] = Split.test,
+    users: Annotated[str, typer.Option(help="How many users, or `all`. Samples of one seed are nested.")] = "all",
+    seed: Annotated[int, typer.Option(help="Seed of the user sample and of the statistics.")] = 0,
+    attributes: Annotated[str | None, typer.Option(help="Attribute tools, comma separated; default all.")] = None,
+    protocol: Annotated[Protocol, typer.Option(help="Native tool calls, or the paper's text form.")] = Protocol.tools,
+    rounds: Annotated[int, typer.Option(help="Decisions before the forced finish.")] = 7,
+    prompt_history_length: Annotated[int, typer.Option(help="Items of the history that the surrogate sees.")] = 10,
+    finish_policy: Annotated[FinishPolicy, typer.Option(help="The list as given, or one more ranking.")] = FinishPolicy.as_given,
+    mask_seen: Annotated[bool, typer.Option(help="Leave the history's items out of every list.")] = True,
+    llm_url: Annotated[str | None, typer.Option(help="Base URL of an OpenAI-like endpoint; default the embedded rules.")] = None,
+    llm_model: Annotated[str | None, typer.Option(help="Model name at that endpoint.")] = None,
+    llm_key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default the endpoint's own.")] = None,
+    llm_seed: Annotated[int | None, typer.Option(help="Seed sent with every LLM call.")] = None,
+    llm_max_attempts: Annotated[int, typer.Option(help="HTTP requests an LLM call may take.")] = 6,
+    llm_timeout_s: Annotated[float, typer.Option(help="Seconds an HTTP request may take.")] = 120.0,
+    llm_check: Annotated[bool, typer.Option(help="Try the endpoint with one call before the run.")] = True,
+    tools: Annotated[str, typer.Option(help="deploy, attach:APP or local.")] = "deploy",
+    tools_config: Annotated[Path | None, typer.Option(help="YAML file with the application's options (replicas, CPUs).")] = None,
+    keep_tools: Annotated[bool, typer.Option("--keep-tools", help="Leave the deployed application up.")] = False,
+    concurrency: Annotated[int, typer.Option(help="Users in flight.")] = 64,
+    actors: Annotated[int | None, typer.Option(help="Simulation actors; default one a core.")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray; default one of our own.")] = None,
+    num_cpus: Annotated[int | None, typer.Option(help="CPUs of our own Ray; default all.")] = None,
+) -> None:
+    """Simulate users with LLM surrogates, score their lists, and hold them against the recommenders alone."""
+    from toolrec.evaluation.tables import print_summary
+    from toolrec.simulation.config import EvaluationConfig
+    from toolrec.simulation.evaluate import run_evaluation
+
+    config = EvaluationConfig.from_options(
+        dataset=dataset,
+        recommenders=recommenders,
+        run=run,
+        resume=resume,
+        split=split.value,
+        users=users,
+        seed=seed,
+        attributes=attributes,
+        protocol=protocol.value,
+        rounds=rounds,
+        prompt_history_length=prompt_history_length,
+        finish_policy=finish_policy.value,
+        mask_seen=mask_seen,
+        llm_url=llm_url,
+        llm_model=llm_model,
+        llm_key_env=llm_key_env,
+        temperature=temperature,
+        llm_seed=llm_seed,
+        llm_max_attempts=llm_max_attempts,
+        llm_timeout_s=llm_timeout_s,
+        llm_check=llm_check,
+        tools=tools,
+        tools_config=tools_config,
+        keep_tools=keep_tools,
+        concurrency=concurrency,
+        actors=actors,
+        address=address,
+        num_cpus=num_cpus,
+    )
+    summary, folder = run_evaluation(config)
+    print_summary(summary)
+    typer.echo(f"run folder: {folder}")

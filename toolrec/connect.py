@@ -1,0 +1,66 @@
+"""The only place that starts Ray or joins a running one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+from toolrec.errors import ConfigError
+
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def under_job() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return _JOB_VARIABLE in os.environ
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
+    """Ray for as long as the block runs: a running one that is given or that submitted this job, else one of our own.
+
+    A Ray that was started here ends with the block; a running one is only left.
+
+    Args:
+        address: a running Ray's address, `auto`, or None.
+        num_cpus: CPUs of our own Ray; None for all of the machine's.
+
+    Raises:
+        ConfigError: there is no Ray at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address is not None or under_job() or os.environ.get("RAY_ADDRESS"):
+            ray.init(address=address or "auto", log_to_driver=True, logging_level=logging.WARNING)
+        else:
+            _start_own(num_cpus)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(
+            "no running Ray at this address",
+            value=address or os.environ.get("RAY_ADDRESS", "auto"),
+            hint="leave --address out to start one here, or set RAY_AUTH_MODE and RAY_AUTH_TOKEN as the head node has them",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_own(num_cpus: int | None) -> None:
+    # Loopback only, no dashboard, no usage reports; a small object store: what travels is a pool and short records.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus or max(os.cpu_count() or 1, 1),
+        include_dashboard=False,
+        object_store_memory=512 * 1024**2,
+        logging_level=logging.WARNING,
+        log_to_driver=True,
+        _node_ip_address="127.0.0.1",
+    )

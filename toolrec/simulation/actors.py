@@ -1,0 +1,125 @@
+"""The actors that simulate users, and the embedded endpoint on each node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from toolrec.data import Pool, load_dataset
+from toolrec.llm import LLMConfig, OpenAIChat
+from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+from toolrec.records import Round, UserTask
+from toolrec.simulation.memory_actor import SharedMemory
+from toolrec.simulation.rows import Row, trace_rows
+from toolrec.surrogate import Surrogate, SurrogateConfig
+from toolrec.tools.base import Retriever
+from toolrec.tools.rank import RankTool
+from toolrec.tools.remote import ServedTools, ServeRetriever
+from toolrec.tools.retrieval import RetrievalTool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTools:
+    """Retrieval tools inside the simulation actor, without Serve: folders of the data set and the recommenders."""
+
+    dataset: str
+    recommenders: str
+    attributes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationSpec:
+    """All that a simulation actor needs beside the pool."""
+
+    surrogate: SurrogateConfig
+    llm: LLMConfig
+    tools: ServedTools | LocalTools
+
+
+class Simulation:
+    """Runs many users at once in one process; knows nothing of targets.
+
+    Args:
+        spec: settings.
+        pool: the item pool directory (from the object store).
+        memory: the shared memory actor.
+    """
+
+    def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle) -> None:
+        self._memory = memory
+        self._llm = OpenAIChat(spec.llm)
+        tools = {
+            "retrieve": RetrievalTool(retriever=_retriever(spec), pool=pool, config=spec.surrogate),
+            "rank": RankTool(llm=self._llm, pool=pool, config=spec.surrogate),
+        }
+        self._surrogate = Surrogate(config=spec.surrogate, pool=pool, llm=self._llm, tools=tools)
+
+    async def ready(self) -> bool:
+        """Answers once the actor is up."""
+        return True
+
+    async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
+        """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
+        rounds = list(previous_rounds)
+        trace = await self._surrogate.run(task, previous_rounds=previous_rounds, on_round=self._recorder(task, rounds))
+        return trace_rows(trace)
+
+    def _recorder(self, task: UserTask, rounds: list[Round]) -> Callable[[Round], Awaitable[None]]:
+        async def record(done: Round) -> None:
+            rounds.append(done)
+            held = await self._memory.record.remote(task.user_index, task.attempt, [done])
+            if held == SharedMemory.REFUSED:
+                raise asyncio.CancelledError("a later attempt of this user has begun")
+            if held < len(rounds):
+                await self._memory.record.remote(task.user_index, task.attempt, rounds[held:])
+
+        return record
+
+
+def _retriever(spec: SimulationSpec) -> Retriever:
+    if isinstance(spec.tools, ServedTools):
+        return ServeRetriever(spec.tools, mask_seen=spec.surrogate.mask_seen)
+    import torch
+
+    from toolrec.recommenders import load_recommenders
+    from toolrec.tools.local import LocalRetriever
+
+    torch.set_num_threads(1)
+    dataset = load_dataset(Path(spec.tools.dataset))
+    recommenders = load_recommenders(Path(spec.tools.recommenders), dataset)
+    recommenders.pop("popularity")
+    kept = spec.tools.attributes
+    members = {name: r for name, r in recommenders.items() if kept is None or name == "backbone" or name in kept}
+    return LocalRetriever(members, mask_seen=spec.surrogate.mask_seen)
+
+
+class EmbeddedEndpoint:
+    """The embedded rules behind HTTP on this node's loopback address."""
+
+    def __init__(self, port: int, options: EmbeddedOptions) -> None:
+        self._server = run_in_thread(options, port=port)
+
+    async def base_url(self) -> str:
+        """Where it answers, with `/v1`."""
+        return self._server.base_url
+
+
+def free_port() -> int:
+    """A free port of this node's loopback address, fixed before the endpoint starts so that a restart finds it again."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+SimulationActor: Any = ray.remote(num_cpus=0.2, max_restarts=-1, max_concurrency=20_000)(Simulation)
+EmbeddedEndpointActor: Any = ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)(EmbeddedEndpoint)
+free_port_task: Any = ray.remote(num_cpus=0)(free_port)

@@ -1,0 +1,106 @@
+"""All settings of one evaluation, resolved and checked before anything is started."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolrec.connect import under_job
+from toolrec.errors import ConfigError
+
+EMBEDDED = "embedded"
+"""Stands in manifests for the embedded endpoint's address, which differs from run to run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Settings of `toolrec evaluate`; paths are absolute.
+
+    Args:
+        num_users: users to simulate; None for all.
+        llm_url: base URL; None for the embedded rules.
+        attributes: attribute tools; None for all.
+        address: a running Ray; None for one of our own.
+        others: see `toolrec evaluate --help`.
+    """
+
+    dataset: Path
+    recommenders: Path
+    run: Path
+    resume: bool
+    split: str
+    num_users: int | None
+    seed: int
+    attributes: tuple[str, ...] | None
+    protocol: str
+    rounds: int
+    prompt_history_length: int
+    finish_policy: str
+    mask_seen: bool
+    llm_url: str | None
+    llm_model: str | None
+    llm_key_env: str
+    temperature: float | None
+    llm_seed: int | None
+    llm_max_attempts: int
+    llm_timeout_s: float
+    llm_check: bool
+    tools: str
+    tools_config: Path | None
+    keep_tools: bool
+    concurrency: int
+    actors: int | None
+    address: str | None
+    num_cpus: int | None
+
+    def __post_init__(self) -> None:
+        if self.split not in ("test", "valid"):
+            raise ConfigError("unknown split", value=self.split, allowed=("test", "valid"))
+        if self.num_users is not None and self.num_users < 1:
+            raise ConfigError("at least one user is needed", value=self.num_users)
+        if (self.llm_url is None) != (self.llm_model is None):
+            raise ConfigError("--llm-url and --llm-model go together", value=self.llm_url or self.llm_model)
+        if self.keep_tools and (self.tools != "deploy" or self.address is None):
+            raise ConfigError("--keep-tools needs --tools deploy on a running Ray", hint="give its --address")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> EvaluationConfig:
+        """From the command line's values: default paths, `all` users, comma-separated attributes.
+
+        Raises:
+            ConfigError: a value cannot be understood, or a path is relative in a submitted job.
+        """
+        dataset: Path = options.pop("dataset")
+        recommenders = options.pop("recommenders") or Path("recommenders") / dataset.name
+        run = options.pop("run")
+        if run is None:
+            if options["resume"]:
+                raise ConfigError("--resume needs the run folder to go on with", hint="give it as --run")
+            run = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset.name}"
+        attributes = options.pop("attributes")
+        names = None if attributes is None else tuple(a.strip() for a in attributes.split(",") if a.strip())
+        return cls(
+            dataset=_absolute(dataset),
+            recommenders=_absolute(recommenders),
+            run=_absolute(run),
+            num_users=_number_of_users(options.pop("users")),
+            attributes=names,
+            **options,
+        )
+
+
+def _number_of_users(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError("not a number of users", value=text, allowed="a whole number from 1, or all")
+    return int(text)
+
+
+def _absolute(path: Path) -> Path:
+    # A job runs in a temporary copy of the working folder: what is written or looked for there is lost or missing.
+    if under_job() and not path.is_absolute():
+        raise ConfigError("a submitted job needs absolute paths", value=str(path), hint="give a path that every node sees")
+    return path.absolute()

@@ -1,0 +1,200 @@
+"""One evaluation from its settings to its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolrec.connect import connected
+from toolrec.data import Dataset, load_dataset
+from toolrec.errors import ConfigError, ToolRecError
+from toolrec.evaluation import evaluate_run
+from toolrec.llm import LLMConfig, OpenAIChat
+from toolrec.llm.embedded import EmbeddedOptions
+from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.progress import stage, track
+from toolrec.recommenders import load_recommenders, recommenders_manifest
+from toolrec.records import UserTask
+from toolrec.simulation.actors import SimulationSpec
+from toolrec.simulation.config import EMBEDDED, EvaluationConfig
+from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.manifest import run_manifest
+from toolrec.simulation.run_folder import RunFolder, read_rounds, read_spend, read_users
+from toolrec.simulation.spend import void_spend
+from toolrec.simulation.tool_deployment import ToolsRequest, tools_for
+from toolrec.surrogate import SurrogateConfig
+
+log = logging.getLogger(__name__)
+
+
+def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
+    """Simulates the users, scores their lists and the recommenders', and writes the run folder.
+
+    Returns:
+        The summary, as in `summary.json`, and the run folder.
+
+    Raises:
+        InputError: something given is wrong; nothing was written.
+        LLMError: the endpoint cannot be used.
+        StorageError: the disk is full; the run is resumable.
+    """
+    wall_start_s = time.time()
+    dataset = load_dataset(config.dataset)
+    recommenders = recommenders_manifest(config.recommenders)
+    load_recommenders(config.recommenders, dataset)  # refuses a wrong or damaged folder before anything is started
+    surrogate, llm = surrogate_config(config), llm_config(config)
+    request = tools_request(config, dataset, recommenders)
+    manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
+    if config.llm_url is not None and config.llm_check:
+        stage("trying the LLM endpoint with one call")
+        asyncio.run(_try_llm(llm))
+    folder = _open_folder(config, manifest)
+    try:
+        _simulate(config, dataset, folder, SimulationParts(surrogate, llm, request))
+    finally:
+        folder.close()
+    return _figures(config, dataset, manifest, wall_start_s), config.run
+
+
+class SimulationParts:
+    """What the simulation is made of."""
+
+    def __init__(self, surrogate: SurrogateConfig, llm: LLMConfig, tools: ToolsRequest) -> None:
+        self.surrogate, self.llm, self.tools = surrogate, llm, tools
+
+
+def surrogate_config(config: EvaluationConfig) -> SurrogateConfig:
+    """The surrogate's settings."""
+    return SurrogateConfig(
+        protocol=config.protocol,
+        rounds=config.rounds,
+        prompt_history_length=config.prompt_history_length,
+        finish_policy=config.finish_policy,
+        mask_seen=config.mask_seen,
+    )
+
+
+def llm_config(config: EvaluationConfig) -> LLMConfig:
+    """The LLM client's settings; the embedded endpoint's address is known only when it runs."""
+    return LLMConfig(
+        base_url=config.llm_url or "http://127.0.0.1/v1",
+        model=config.llm_model or MODEL_NAME,
+        api_key_env=config.llm_key_env,
+        temperature=config.temperature,
+        seed=config.llm_seed,
+        max_attempts=config.llm_max_attempts,
+        timeout_s=config.llm_timeout_s,
+        concurrency=config.concurrency,
+    )
+
+
+def tools_request(config: EvaluationConfig, dataset: Dataset, recommenders: dict[str, Any]) -> ToolsRequest:
+    """Where the tools come from.
+
+    Raises:
+        ConfigError: an attribute is unknown, or the options' file cannot be read.
+    """
+    trained = [member["name"] for member in recommenders["members"] if member["name"] in dataset.pool.attributes]
+    for name in config.attributes or ():
+        if name not in trained:
+            raise ConfigError("no recommender was trained for this attribute", value=name, allowed=trained)
+    return ToolsRequest(
+        mode=config.tools,
+        dataset=str(config.dataset),
+        recommenders=str(config.recommenders),
+        dataset_checksum=dataset.checksum,
+        recommenders_checksum=recommenders["checksum"],
+        attributes=config.attributes,
+        options=_tools_options(config.tools_config),
+        keep=config.keep_tools,
+    )
+
+
+def _tools_options(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the tools' options ({error})", value=str(path)) from error
+    if not isinstance(options, dict):
+        raise ConfigError("the tools' options are not a mapping", value=str(path))
+    return options
+
+
+def user_tasks(dataset: Dataset, config: EvaluationConfig, *, skip: set[int], attempts: dict[int, int]) -> Iterator[UserTask]:
+    """The users to simulate, without their targets; `skip` are done, `attempts` numbers those begun before."""
+    for user_index in dataset.sample_users(config.num_users, config.seed).tolist():
+        if user_index in skip:
+            continue
+        ratings = dataset.history_ratings(user_index, config.split)
+        yield UserTask(
+            user_index=user_index,
+            user_id=dataset.user_ids[user_index],
+            history=tuple(dataset.history(user_index, config.split).tolist()),
+            ratings=None if ratings is None else tuple(ratings.tolist()),
+            attempt=attempts.get(user_index, 0) + 1,
+        )
+
+
+async def _try_llm(llm: LLMConfig) -> None:
+    client = OpenAIChat(llm)
+    try:
+        await client.complete([{"role": "user", "content": "Answer with the word ready."}])
+    finally:
+        await client.aclose()
+
+
+def _open_folder(config: EvaluationConfig, manifest: dict[str, Any]) -> RunFolder:
+    if config.resume and config.run.exists():
+        return RunFolder.resume(config.run, manifest)
+    return RunFolder.create(config.run, manifest)
+
+
+def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts) -> None:
+    done = set(read_users(config.run)["user_index"].tolist())
+    attempts: dict[int, int] = {}
+    for entry in read_spend(config.run):
+        attempts[entry["user_index"]] = max(attempts.get(entry["user_index"], 0), entry["attempt"])
+    wanted = config.num_users or dataset.num_users
+    total = min(wanted, dataset.num_users)
+    if len(done) >= total:
+        stage("every user is simulated already")
+        return
+    tasks = user_tasks(dataset, config, skip=done, attempts=attempts)
+    size = SimulationConfig(concurrency=config.concurrency, num_actors=config.actors)
+    with contextlib.ExitStack() as stack:
+        stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
+        stack.enter_context(connected(config.address, num_cpus=config.num_cpus))
+        stage(f"tools: {config.tools}")
+        tools = stack.enter_context(tools_for(parts.tools))
+        spec = SimulationSpec(surrogate=parts.surrogate, llm=parts.llm, tools=tools)
+        embedded = EmbeddedOptions() if config.llm_url is None else None
+        stage(f"starting actors; LLM: {config.llm_model or 'embedded rules, not a language model'}")
+        crew = Crew(spec, dataset.pool, size, embedded=embedded)
+        stack.callback(crew.stop)
+        progress = stack.enter_context(track("simulating", total=total, unit="users", done=len(done)))
+        _unwrapped(lambda: asyncio.run(Driver(crew, folder, size, progress).run(tasks)))
+
+
+def _unwrapped(run: Callable[[], None]) -> None:
+    """Runs, and raises the first of our own errors out of a group."""
+    try:
+        run()
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(ToolRecError)
+        error: BaseException = ours if ours is not None else group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any], wall_start_s: float) -> dict[str, Any]:
+    raise NotImplementedError(EMBEDDED, evaluate_run, read_rounds, void_spend, wall_start_s)

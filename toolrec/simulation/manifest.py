@@ -1,0 +1,90 @@
+"""A run's manifest: all that is needed to repeat it, and the key that says which runs may be resumed as it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolrec import __version__
+from toolrec.data import Dataset
+from toolrec.files import sha256_json
+from toolrec.llm import LLMConfig
+from toolrec.simulation.config import EMBEDDED, EvaluationConfig
+from toolrec.simulation.run_folder import SCHEMA_VERSION
+from toolrec.surrogate import SurrogateConfig, prompt_hashes
+
+_PACKAGES = ("ray", "torch", "openai", "tenacity", "pandas", "pyarrow", "numpy", "rapidfuzz")
+
+
+def run_manifest(
+    config: EvaluationConfig, *, dataset: Dataset, recommenders: dict[str, Any], surrogate: SurrogateConfig, llm: LLMConfig
+) -> dict[str, Any]:
+    """The manifest. `settings` are what changes results, flat; `resume_key` is their hash; no key is in it."""
+    settings = result_settings(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "resume_key": sha256_json(settings),
+        "settings": settings,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": ["toolrec", *sys.argv[1:]],
+        "execution": {
+            "tools": config.tools,
+            "concurrency": config.concurrency,
+            "actors": config.actors,
+            "address": config.address,
+            "llm_timeout_s": config.llm_timeout_s,
+            "llm_max_attempts": config.llm_max_attempts,
+        },
+        "dataset": {"path": str(config.dataset), "manifest": dataset.manifest},
+        "recommenders": {"path": str(config.recommenders), "manifest": recommenders},
+        "prompts": prompt_hashes(),
+        "versions": {
+            "toolrec": __version__,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def result_settings(
+    config: EvaluationConfig, *, dataset: Dataset, recommenders: dict[str, Any], surrogate: SurrogateConfig, llm: LLMConfig
+) -> dict[str, Any]:
+    """Everything that changes a result, by name."""
+    return {
+        "dataset_checksum": dataset.checksum,
+        "recommenders_checksum": recommenders["checksum"],
+        "split": config.split,
+        "users": config.num_users or "all",
+        "seed": config.seed,
+        "attributes": list(config.attributes) if config.attributes is not None else "all",
+        **{f"surrogate.{name}": value for name, value in asdict(surrogate).items()},
+        "llm.base_url": config.llm_url or EMBEDDED,
+        "llm.model": llm.model,
+        "llm.temperature": llm.temperature,
+        "llm.seed": llm.seed,
+        "llm.max_output_tokens": llm.max_output_tokens,
+        "prompts": sha256_json(prompt_hashes()),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked where files were changed; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None

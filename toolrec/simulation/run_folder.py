@@ -1,0 +1,180 @@
+"""A run's folder: manifest first, then blocks of finished users; whatever is there is whole.
+
+manifest.json     all that is needed to repeat the run
+rounds/*.parquet  new messages of each round; written before
+users/*.parquet   which commits them: rounds without their user are dropped on resume
+spend.jsonl       what each completed round spent, also of attempts that came to nothing
+summary.json  report.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from toolrec.errors import RunFolderError
+from toolrec.files import atomic_file, read_json, storage_errors, write_json
+from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SUMMARY = "summary.json"
+REPORT = "report.html"
+SPEND = "spend.jsonl"
+
+
+class RunFolder:
+    """The driver's hold on a run folder; nobody else writes there, and a second driver is refused."""
+
+    def __init__(self, path: Path, lock: TextIO, next_part: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._next_part = next_part
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
+        """A new folder with its manifest.
+
+        Raises:
+            RunFolderError: there is something at `path` already.
+            StorageError: it cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(
+                "the run folder is there already", value=str(path), hint="give another --run, or --resume to go on with it"
+            )
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        write_json(path / MANIFEST, manifest)
+        return cls(path, lock, 1)
+
+    @classmethod
+    def resume(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
+        """An earlier run's folder, cleared of what was not committed.
+
+        Raises:
+            RunFolderError: its settings differ from `manifest` in what changes results, or a driver is at work in it.
+        """
+        lock = _locked(path)
+        stored = read_manifest(path)
+        if stored.get("resume_key") != manifest["resume_key"]:
+            raise RunFolderError(
+                "the run folder belongs to another configuration: " + _differences(stored, manifest),
+                value=str(path),
+                hint="resume with the settings of its manifest.json, or give another --run",
+            )
+        users = {part.name for part in (path / "users").glob("part-*.parquet")}
+        for part in (path / "rounds").glob("part-*.parquet"):
+            if part.name not in users:
+                part.unlink()
+        for leftover in path.rglob(".*.tmp"):
+            leftover.unlink()
+        numbers = [int(name.removeprefix("part-").removesuffix(".parquet")) for name in users]
+        return cls(path, lock, max(numbers, default=0) + 1)
+
+    def commit(self, user_rows: Sequence[Row], round_rows: Sequence[Row]) -> None:
+        """Writes a block of finished users, rounds first.
+
+        Raises:
+            StorageError: the disk is full; what was committed before stays.
+        """
+        name = f"part-{self._next_part:06d}.parquet"
+        _write_parquet(self.path / "rounds" / name, round_rows, ROUNDS_SCHEMA)
+        _write_parquet(self.path / "users" / name, user_rows, USERS_SCHEMA)
+        self._next_part += 1
+
+    def journal(self, entries: Sequence[Row]) -> None:
+        """Appends what rounds spent, one JSON object a line."""
+        if not entries:
+            return
+        with storage_errors(self.path), (self.path / SPEND).open("a", encoding="utf-8") as handle:
+            handle.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def close(self) -> None:
+        """Lets another driver take the folder."""
+        self._lock.close()
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The run's manifest.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged.
+    """
+    if not run.is_dir():
+        raise RunFolderError("no run folder here", value=str(run))
+    manifest: dict[str, Any] = read_json(run / MANIFEST, error=RunFolderError)
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise RunFolderError("the run folder has another layout", value=manifest.get("schema_version"), allowed=SCHEMA_VERSION)
+    return manifest
+
+
+def read_users(run: Path) -> pd.DataFrame:
+    """All committed users, one row each, by user_index."""
+    return _read(run, "users", USERS_SCHEMA).sort_values("user_index", ignore_index=True)
+
+
+def read_rounds(run: Path, user_index: int | None = None) -> pd.DataFrame:
+    """The committed rounds, of one user or of all, in order."""
+    frame = _read(run, "rounds", ROUNDS_SCHEMA, user_index)
+    return frame.sort_values(["user_index", "round"], ignore_index=True)
+
+
+def read_spend(run: Path) -> list[Row]:
+    """The spend journal; a last line that a kill cut short is left out."""
+    path = run / SPEND
+    entries: list[Row] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+    return entries
+
+
+def _read(run: Path, kind: str, schema: pa.Schema, user_index: int | None = None) -> pd.DataFrame:
+    read_manifest(run)
+    parts = sorted((run / kind).glob("part-*.parquet"))
+    filters = None if user_index is None else [("user_index", "=", user_index)]
+    try:
+        tables = [pq.read_table(part, schema=schema, filters=filters) for part in parts]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RunFolderError(f"a file of the run folder is damaged ({error})", value=str(run)) from error
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _write_parquet(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
+
+
+def _locked(path: Path) -> TextIO:
+    if not path.is_dir():
+        raise RunFolderError("no run folder here", value=str(path))
+    with storage_errors(path):
+        handle = (path / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise RunFolderError("another process is writing to this run folder", value=str(path)) from None
+    return handle
+
+
+def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    before, after = stored.get("settings", {}), wanted["settings"]
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    return "; ".join(f"{name} was {before.get(name)!r}, now {after.get(name)!r}" for name in names)[:800]

@@ -1,0 +1,130 @@
+"""Where the tools of a run come from: an application deployed for it, one that runs already, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from toolrec.errors import ConfigError, ToolRecError
+from toolrec.simulation.actors import LocalTools
+from toolrec.tools.remote import ServedTools, describe_application
+
+BUILDER = "serve.app:build_app"
+MODES = "deploy, attach:APP or local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsRequest:
+    """What a run asks for.
+
+    Args:
+        mode: `deploy`, `attach:APP` or `local`.
+        dataset: data set folder, absolute.
+        recommenders: recommenders' folder, absolute.
+        dataset_checksum: what an attached application must serve.
+        recommenders_checksum: likewise.
+        attributes: attribute tools; None for all.
+        options: further arguments of the application's builder.
+        keep: leave a deployed application up at the end.
+    """
+
+    mode: str
+    dataset: str
+    recommenders: str
+    dataset_checksum: str
+    recommenders_checksum: str
+    attributes: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("deploy", "local") and not self.mode.startswith("attach:"):
+            raise ConfigError("unknown place for the tools", value=self.mode, allowed=MODES)
+
+
+@contextlib.contextmanager
+def tools_for(request: ToolsRequest) -> Iterator[ServedTools | LocalTools]:
+    """The run's tools for as long as the block runs.
+
+    Raises:
+        ConfigError: the application cannot be found or serves something else.
+        ToolRecError: it cannot be deployed.
+    """
+    if request.mode == "local":
+        yield LocalTools(dataset=request.dataset, recommenders=request.recommenders, attributes=request.attributes)
+    elif request.mode == "deploy":
+        with _deployed(request) as app_name:
+            yield describe_application(app_name)
+    else:
+        yield _attached(request, request.mode.removeprefix("attach:"))
+
+
+@contextlib.contextmanager
+def _deployed(request: ToolsRequest) -> Iterator[str]:
+    app_name = f"toolrec-{uuid.uuid4().hex[:10]}"
+    builder, config_type = _load_builder()
+    attributes = None if request.attributes is None else list(request.attributes)
+    config = config_type.model_validate(
+        {"dataset": request.dataset, "recommenders": request.recommenders, "attributes": attributes, **request.options}
+    )
+    application = builder(config)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    # Simulations call the tools by handle: no HTTP proxy is started for them, and no port is taken.
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    try:
+        serve.run(application, name=app_name, route_prefix=f"/{app_name}")
+    except RuntimeError as error:
+        raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
+    try:
+        yield app_name
+    finally:
+        if not request.keep:
+            serve.delete(app_name)
+
+
+def _attached(request: ToolsRequest, app_name: str) -> ServedTools:
+    tools = describe_application(app_name)
+    for what, served, wanted in (
+        ("data set", tools.dataset_checksum, request.dataset_checksum),
+        ("recommenders", tools.recommenders_checksum, request.recommenders_checksum),
+    ):
+        if served != wanted:
+            raise ConfigError(f"the application serves another {what} than this run's", value=served[:16], allowed=wanted[:16])
+    if request.attributes is None:
+        return tools
+    missing = [name for name in request.attributes if name not in tools.deployments]
+    if missing:
+        raise ConfigError("the application does not serve this attribute", value=missing[0], allowed=list(tools.deployments))
+    kept = {name: deployment for name, deployment in tools.deployments.items() if name in ("none", *request.attributes)}
+    return ServedTools(
+        app_name=app_name,
+        deployments=kept,
+        dataset_checksum=tools.dataset_checksum,
+        recommenders_checksum=tools.recommenders_checksum,
+    )
+
+
+def _load_builder() -> tuple[Any, Any]:
+    """The application's builder by import path from the current folder: the library imports no application folder."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module_name, _, function = BUILDER.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "the Serve application is not in the current folder",
+            value=folder,
+            hint="run from the checkout (its `serve/` folder), or use --tools local",
+        ) from error
+    return getattr(module, function), module.AppConfig
