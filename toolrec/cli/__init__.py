@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from toolrec import __version__
-from toolrec.errors import ToolRecError
+from toolrec.errors import StorageError, ToolRecError
 
 
 def build_app() -> typer.Typer:
@@ -43,16 +44,30 @@ def build_app() -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Runs the command line; every error of ours is one line on standard error and an exit code."""
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; every error of ours is one line on standard error.
+
+    Args:
+        arguments: without the program's name; None for the process's own.
+
+    Returns:
+        The exit code: 0 complete, 1 our fault, 2 bad input, 3 stopped and resumable, 130 Ctrl-C.
+    """
     try:
-        build_app()()
+        build_app()(args=None if arguments is None else list(arguments), prog_name="toolrec")
+    except SystemExit as end:  # typer's own: usage errors (2), Ctrl-C (130), the end of a command (0)
+        return end.code if isinstance(end.code, int) else 0
     except ToolRecError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        typer.echo("error: no space left on the disk; free some space and run again", err=True)
+        return StorageError.exit_code
+    return 0
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run_command())

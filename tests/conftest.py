@@ -1,0 +1,70 @@
+"""Fixtures of several rooms: a small data set, recommenders trained on it, and one Ray for the whole session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from toolrec.data import Dataset, load_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with real data sets; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("TOOLREC_TEST_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set TOOLREC_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demo data set on disk."""
+    from toolrec.cli import run_command
+
+    out = tmp_path_factory.mktemp("session") / "data" / "demo"
+    assert run_command(["data", "prepare", "demo", "--users", "150", "--items", "120", "--seed", "3", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def demo(demo_folder: Path) -> Dataset:
+    """The small demo data set."""
+    return load_dataset(demo_folder)
+
+
+@pytest.fixture(scope="session")
+def demo_recommenders(demo_folder: Path) -> Path:
+    """Recommenders trained for a few epochs on the small demo data set."""
+    from toolrec.cli import run_command
+
+    out = demo_folder.parents[1] / "recommenders" / "demo"
+    assert run_command(["train", str(demo_folder), "--out", str(out), "--epochs", "3", "--seed", "1"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One Ray on loopback for the session."""
+    import ray
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Replicas and actors import the application folders from the checkout.
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=256 * 1024**2,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    from ray import serve
+
+    serve.shutdown()
+    ray.shutdown()
