@@ -1,0 +1,105 @@
+"""`toolrec train`: popularity, the backbone and the attribute encoders of one data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from toolrec.data import Dataset
+    from toolrec.recommenders import RecommendersConfig, TrainingReport
+
+
+def train(
+    folder: Path = typer.Argument(..., metavar="DIR", help="A data set's folder, as `toolrec data prepare` makes it."),
+    attributes: str | None = typer.Option(
+        None, help="Attributes to train tools for, with commas between; all by default, none with an empty text."
+    ),
+    out: Path | None = typer.Option(None, help="The recommenders' folder. Default: recommenders/NAME."),
+    seed: int = typer.Option(0, help="Seed of weights, batches and negatives."),
+    epochs: int | None = typer.Option(None, help="At most so many epochs a member."),
+    max_time_s: float | None = typer.Option(None, help="Seconds for the whole training; the best epochs so far are kept."),
+    device: str = typer.Option("auto", help="cpu, cuda or auto."),
+    hidden: int | None = typer.Option(None, help="Width of the backbone."),
+    layers: int | None = typer.Option(None, help="Layers of the backbone."),
+    heads: int | None = typer.Option(None, help="Attention heads of the backbone."),
+    dropout: float | None = typer.Option(None, help="Dropout of the backbone."),
+    loss: str | None = typer.Option(None, help="cross_entropy or sampled_softmax."),
+    negatives: int | None = typer.Option(None, help="Negatives of sampled_softmax."),
+    model_history_length: int | None = typer.Option(None, help="How many last items the recommenders read."),
+    learning_rate: float | None = typer.Option(None, help="Learning rate of every member."),
+    batch_size: int | None = typer.Option(None, help="Windows in a batch."),
+    patience: int | None = typer.Option(None, help="Epochs without a better validation NDCG@10 before a member stops."),
+) -> None:
+    """Train the recommenders: popularity, the backbone, and one encoder for every attribute.
+
+    What is not given follows from the data set's size. Stops early on validation NDCG@10; the test split is not touched.
+    """
+    from toolrec.data import load_dataset
+    from toolrec.recommenders import train_recommenders
+
+    dataset = load_dataset(folder)
+    config = _configure(
+        dataset,
+        fields={"seed": seed, "max_time_s": max_time_s, "model_history_length": model_history_length},
+        backbone={"width": hidden, "num_layers": layers, "num_heads": heads, "dropout": dropout},
+        fit={
+            "loss": loss,
+            "num_negatives": negatives,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "max_epochs": epochs,
+            "patience": patience,
+        },
+    )
+    names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
+    place = out if out is not None else Path("recommenders") / dataset.name
+    report = train_recommenders(dataset, config, out=place, attributes=names, device=device)
+    _show(report, dataset)
+
+
+def _configure(dataset: Dataset, *, fields: dict[str, Any], backbone: dict[str, Any], fit: dict[str, Any]) -> RecommendersConfig:
+    from toolrec.recommenders import default_config
+
+    config = default_config(num_items=dataset.num_items, num_interactions=len(dataset.items))
+    return dataclasses.replace(
+        config,
+        backbone=dataclasses.replace(config.backbone, **_given(backbone)),
+        backbone_fit=dataclasses.replace(config.backbone_fit, **_given(fit)),
+        encoder_fit=dataclasses.replace(config.encoder_fit, **_given(fit)),
+        **_given(fields),
+    )
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _show(report: TrainingReport, dataset: Dataset) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"recommenders of {dataset.name}")
+    table.add_column("member")
+    for heading in ("trainable parameters", "epochs", "best epoch", "seconds", "validation ndcg@10"):
+        table.add_column(heading, justify="right")
+    table.add_column("stopped by")
+    for member in report.members:
+        table.add_row(
+            member.name,
+            f"{member.num_parameters:,}",
+            str(member.num_epochs or "-"),
+            str(member.best_epoch or "-"),
+            f"{member.duration_s:.1f}",
+            f"{member.ndcg_at_10:.4f}",
+            member.stopped_by or "-",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Validation split, not test: leave-one-out, full ranking, seen items masked, {report.num_validation_users:,} users."
+    )
+    console.print(f"{report.duration_s:.0f} s; written to {report.folder}", soft_wrap=True)

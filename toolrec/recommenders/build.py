@@ -1,0 +1,274 @@
+"""A whole training: popularity, the backbone, then an encoder for every attribute, into one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolrec import __version__
+from toolrec.data import Dataset
+from toolrec.errors import CheckpointError, ConfigError, DataError
+from toolrec.files import atomic_folder
+from toolrec.recommenders import checkpoint
+from toolrec.recommenders.attribute import AttributeEncoderModel, attribute_values
+from toolrec.recommenders.batches import make_windows
+from toolrec.recommenders.config import RecommendersConfig
+from toolrec.recommenders.fitting import FitResult, fit
+from toolrec.recommenders.popularity import count_items
+from toolrec.recommenders.sasrec import SASRecModel
+from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, FrozenStates, ValidationSet, validation_set
+from toolrec.recommenders.validation import full_ranking, mean_ndcg
+
+BACKBONE_TIME_SHARE = 0.6
+"""Share of the time budget that the backbone may take where encoders follow; those share what is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberReport:
+    """One row of what a training shows at its end; the NDCG@10 is on the validation split."""
+
+    name: str
+    kind: str
+    num_parameters: int
+    num_epochs: int
+    best_epoch: int
+    duration_s: float
+    ndcg_at_10: float
+    stopped_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport:
+    """What a training made, and where."""
+
+    folder: Path
+    num_validation_users: int
+    duration_s: float
+    members: tuple[MemberReport, ...]
+
+
+def resolve_device(name: str) -> str:
+    """The torch device of `cpu`, `cuda` or `auto`.
+
+    Raises:
+        ConfigError: the name is unknown, or there is no such device here.
+    """
+    allowed = ("auto", "cpu", "cuda")
+    if name not in allowed:
+        raise ConfigError("unknown device", value=name, allowed=allowed)
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ConfigError("no CUDA device can be used here", value=name, hint="use --device cpu, or a CUDA build of torch")
+    return "cuda" if name != "cpu" and has_cuda else "cpu"
+
+
+def check_attributes(dataset: Dataset, attributes: Sequence[str] | None) -> tuple[str, ...]:
+    """The attributes to train for, in the order given; None for all of the pool.
+
+    Raises:
+        ConfigError: one is unknown, given twice, or has a name that a recommender of another kind has.
+    """
+    known = tuple(dataset.pool.attributes)
+    wanted = known if attributes is None else tuple(attributes)
+    for name in wanted:
+        if name not in known:
+            raise ConfigError("unknown attribute", value=name, allowed=known or "the data set has no attributes")
+        if name in checkpoint.RESERVED_NAMES:
+            raise ConfigError("the attribute has a recommender's own name", value=name, hint="rename it in the data")
+    if len(set(wanted)) < len(wanted):
+        raise ConfigError("an attribute is named twice", value=", ".join(wanted))
+    return wanted
+
+
+def train_recommenders(
+    dataset: Dataset,
+    config: RecommendersConfig,
+    *,
+    out: Path,
+    attributes: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> TrainingReport:
+    """Trains all recommenders of a data set and writes their folder, whole or not at all.
+
+    Args:
+        out: a new folder, or a recommenders' folder, which is replaced.
+        attributes: None for all of the pool; empty for the backbone alone.
+        device: `cpu`, `cuda` or `auto`.
+
+    Raises:
+        CheckpointError: `out` is there and is no recommenders' folder.
+        ConfigError: an unknown attribute or device, or a training that diverged.
+        DataError: no user has two training items.
+    """
+    out = Path(out)
+    names = check_attributes(dataset, attributes)
+    torch_device = resolve_device(device)
+    if out.exists() and not checkpoint.is_recommenders_folder(out):
+        raise CheckpointError(
+            "the output place is not a recommenders' folder, and is not replaced", value=str(out), hint="give another --out"
+        )
+    with atomic_folder(out) as folder:
+        training = _Training(dataset, config, folder, device=torch_device, num_encoders=len(names))
+        training.popularity()
+        model = training.backbone()
+        if names:
+            with FrozenStates(model, training.windows, training.validation, folder=folder) as frozen:
+                for number, name in enumerate(names, start=1):
+                    training.encoder(name, number, frozen)
+        return training.finish(out)
+
+
+class _Training:
+    def __init__(self, dataset: Dataset, config: RecommendersConfig, folder: Path, *, device: str, num_encoders: int) -> None:
+        self.dataset, self.config, self.folder, self.device = dataset, config, folder, device
+        self.start_s = time.monotonic()
+        self.encoders_left = num_encoders
+        self.sequences = dataset.train_sequences()
+        self.windows = make_windows(self.sequences, model_history_length=config.model_history_length)
+        if not self.windows:
+            raise DataError(
+                "no user has two items in the training split: there is nothing to learn from", value=str(dataset.path)
+            )
+        self.validation: ValidationSet = validation_set(dataset, max_users=config.backbone_fit.max_validation_users)
+        self.reports: list[MemberReport] = []
+        self.members: list[dict[str, Any]] = []
+        self.log: list[dict[str, Any]] = []
+
+    def popularity(self) -> None:
+        start_s = time.monotonic()
+        count_I = count_items(self.sequences, num_items=self.dataset.num_items)
+        checkpoint.save_popularity(self.folder / checkpoint.member_folder(checkpoint.POPULARITY), count_I)
+        ndcg = _popularity_ndcg(count_I, self.validation)
+        report = MemberReport(
+            name=checkpoint.POPULARITY,
+            kind="popularity",
+            num_parameters=0,
+            num_epochs=0,
+            best_epoch=0,
+            duration_s=time.monotonic() - start_s,
+            ndcg_at_10=ndcg,
+            stopped_by="",
+        )
+        self._add(report, checkpoint.member_folder(checkpoint.POPULARITY))
+
+    def backbone(self) -> SASRecModel:
+        config, name = self.config, checkpoint.BACKBONE
+        seed = member_seed(config.seed, name)
+        with seeded(seed):
+            model = SASRecModel(
+                config.backbone, num_items=self.dataset.num_items, model_history_length=config.model_history_length
+            ).to(self.device)
+        share = BACKBONE_TIME_SHARE if self.encoders_left else 1.0
+        result = fit(
+            BackboneTrainee(model, self.validation),
+            self.windows,
+            config.backbone_fit,
+            seed=seed,
+            deadline_s=None if config.max_time_s is None else self.start_s + config.max_time_s * share,
+        )
+        place = checkpoint.member_folder(name)
+        checkpoint.save_backbone(self.folder / place, model, config.backbone)
+        self._add_fitted(name, "sasrec", place, model, result)
+        return model
+
+    def encoder(self, name: str, number: int, frozen: FrozenStates) -> None:
+        config = self.config
+        seed = member_seed(config.seed, f"attribute:{name}")
+        width = frozen.weight_ID.shape[1]
+        values = attribute_values(self.dataset.pool, name, num_buckets=config.num_buckets)
+        with seeded(seed):
+            model = AttributeEncoderModel(
+                config.encoder, values, backbone_width=width, model_history_length=config.model_history_length
+            ).to(self.device)
+        result = fit(
+            EncoderTrainee(name, model, frozen), self.windows, config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline()
+        )
+        self.encoders_left -= 1
+        place = checkpoint.member_folder(name, number)
+        checkpoint.save_encoder(self.folder / place, model, config.encoder, attribute=name, backbone_width=width)
+        self._add_fitted(name, "attribute_encoder", place, model, result)
+
+    def _encoder_deadline(self) -> float | None:
+        if self.config.max_time_s is None:
+            return None
+        now_s = time.monotonic()
+        left_s = max(0.0, self.start_s + self.config.max_time_s - now_s)
+        return now_s + left_s / self.encoders_left
+
+    def _add_fitted(self, name: str, kind: str, place: str, model: nn.Module, result: FitResult) -> None:
+        self.log.extend(asdict(epoch) for epoch in result.log)
+        report = MemberReport(
+            name=name,
+            kind=kind,
+            num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            num_epochs=result.num_epochs,
+            best_epoch=result.best_epoch,
+            duration_s=result.duration_s,
+            ndcg_at_10=result.best_ndcg_at_10,
+            stopped_by=result.stopped_by,
+        )
+        self._add(report, place)
+
+    def _add(self, report: MemberReport, place: str) -> None:
+        self.reports.append(report)
+        fields = {key: value for key, value in asdict(report).items() if key != "ndcg_at_10"}
+        self.members.append({**fields, "folder": place, "validation": {"ndcg@10": report.ndcg_at_10}})
+
+    def finish(self, out: Path) -> TrainingReport:
+        with (self.folder / "training_log.csv").open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["member", "epoch", "loss", "ndcg@10", "seconds"])
+            for row in self.log:
+                loss, ndcg, seconds = f"{row['loss']:.6f}", f"{row['ndcg_at_10']:.6f}", f"{row['duration_s']:.3f}"
+                writer.writerow([row["member"], row["epoch"], loss, ndcg, seconds])
+        num_users = len(self.validation.targets)
+        fields = {
+            "toolrec": __version__,
+            "torch": torch.__version__,
+            "seed": self.config.seed,
+            "model_history_length": self.config.model_history_length,
+            "config": asdict(self.config),
+            "validation": f"leave-one-out, full ranking, seen items masked, {num_users} users",
+        }
+        checkpoint.write_manifest(self.folder, dataset=self.dataset, members=self.members, fields=fields)
+        return TrainingReport(
+            folder=out,
+            num_validation_users=num_users,
+            duration_s=time.monotonic() - self.start_s,
+            members=tuple(self.reports),
+        )
+
+
+def member_seed(seed: int, name: str) -> int:
+    """A member's own seed: an encoder comes out the same whichever others are trained with it."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch for a block of code and leaves the process's own random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _popularity_ndcg(count_I: np.ndarray, validation: ValidationSet) -> float:
+    weight_I1 = torch.from_numpy(count_I)[:, None]
+    ranks = full_ranking(
+        lambda _history_BL, last_B, _places: weight_I1.new_ones(len(last_B), 1),
+        weight_I1,
+        histories=validation.histories,
+        targets=validation.targets,
+        model_history_length=1,
+    )
+    return mean_ndcg(ranks)

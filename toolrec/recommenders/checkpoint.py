@@ -1,0 +1,245 @@
+"""Recommenders' folders: safetensors and JSON, bound to the data set that they were trained on. No pickle.
+
+manifest.json                                 what is here, of which data set, with every file's SHA-256
+popularity/weights.safetensors                counts of the training split
+backbone/config.json, weights.safetensors
+attributes/<n>-<slug>/config.json, weights.safetensors
+training_log.csv                              member, epoch, loss, ndcg@10 (validation), seconds
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from toolrec.data import Dataset
+from toolrec.errors import CheckpointError, ConfigError
+from toolrec.files import read_json, sha256_file, sha256_json, write_json
+from toolrec.recommenders.attribute import AttributeEncoderModel, AttributeRecommender, AttributeValues
+from toolrec.recommenders.config import TransformerConfig, config_from_json
+from toolrec.recommenders.popularity import Popularity
+from toolrec.recommenders.sasrec import SASRec, SASRecModel
+from toolrec.recommenders.scoring import ScoringRecommender
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+BACKBONE = "backbone"
+POPULARITY = "popularity"
+RESERVED_NAMES = frozenset({BACKBONE, POPULARITY, "fusion", "none"})
+"""Names that no attribute's recommender can have."""
+
+
+def member_folder(name: str, number: int = 0) -> str:
+    """Where a member lies in the folder; an attribute's name becomes a slug that any file system takes."""
+    if name in (BACKBONE, POPULARITY):
+        return name
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
+    return f"attributes/{number:02d}-{slug or 'attribute'}"
+
+
+def save_backbone(folder: Path, model: SASRecModel, config: TransformerConfig) -> None:
+    """Writes the backbone's weights and configuration."""
+    shape = {"num_items": model.item.num_embeddings - 1, "model_history_length": len(model.transformer.position)}
+    _save(folder, model, {"kind": "sasrec", "transformer": asdict(config), **shape})
+
+
+def save_encoder(
+    folder: Path, model: AttributeEncoderModel, config: TransformerConfig, *, attribute: str, backbone_width: int
+) -> None:
+    """Writes an encoder's weights, with the items' values in them, and its configuration."""
+    shape = {
+        "backbone_width": backbone_width,
+        "num_values": model.embedding.num_embeddings,
+        "model_history_length": len(model.transformer.position),
+    }
+    fields = {"kind": "attribute_encoder", "attribute": attribute, "transformer": asdict(config), **shape}
+    _save(folder, model, fields)
+
+
+def save_popularity(folder: Path, count_I: np.ndarray) -> None:
+    """Writes the training split's counts."""
+    folder.mkdir(parents=True)
+    save_file({"count": torch.from_numpy(np.asarray(count_I, dtype=np.float64))}, folder / "weights.safetensors")
+
+
+def _save(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "weights.safetensors")
+    write_json(folder / "config.json", dict(config))
+
+
+def write_manifest(folder: Path, *, dataset: Dataset, members: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> None:
+    """Writes the manifest over members that are already in the folder, with their files' checksums.
+
+    Args:
+        members: each with `name`, `kind`, `folder` and its figures.
+        fields: further entries of the manifest.
+    """
+    complete = []
+    for member in members:
+        place = folder / str(member["folder"])
+        files = {child.name: sha256_file(child) for child in sorted(place.iterdir())}
+        complete.append({**member, "files": files})
+    bound_to = {"name": dataset.name, "checksum": dataset.checksum, "num_items": dataset.num_items}
+    checksum = sha256_json([bound_to["checksum"], [[m["name"], m["files"]] for m in complete]])
+    manifest = {"schema_version": SCHEMA_VERSION, "kind": "recommenders", "dataset": bound_to, **fields}
+    write_json(folder / MANIFEST, {**manifest, "checksum": checksum, "members": complete})
+
+
+def is_recommenders_folder(folder: Path) -> bool:
+    """Whether the folder has a recommenders' manifest, so that training may replace it."""
+    try:
+        recommenders_manifest(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def recommenders_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a recommenders' folder.
+
+    Raises:
+        CheckpointError: there is none, or it is not one of ours.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError("no recommenders' folder here", value=str(folder), hint="train them with `toolrec train DIR`")
+    manifest = read_json(folder / MANIFEST, error=CheckpointError)
+    if not isinstance(manifest, dict) or manifest.get("kind") != "recommenders":
+        raise CheckpointError("not a recommenders' manifest", value=str(folder / MANIFEST))
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise CheckpointError(
+            "the recommenders' folder has another schema version",
+            value=manifest.get("schema_version"),
+            allowed=SCHEMA_VERSION,
+            hint="train again with this version of toolrec",
+        )
+    missing = {"dataset", "members", "checksum", "model_history_length"} - manifest.keys()
+    if missing:
+        raise CheckpointError("the recommenders' manifest is incomplete", value=sorted(missing))
+    return manifest
+
+
+def load_recommenders(
+    folder: Path, dataset: Dataset, *, names: Sequence[str] | None = None, device: str = "cpu"
+) -> dict[str, ScoringRecommender]:
+    """Loads recommenders, the frozen backbone shared between them.
+
+    Args:
+        names: `backbone`, `popularity` or attributes; None for all.
+        device: a torch device.
+
+    Returns:
+        By name, in the manifest's order: popularity, backbone, then the attributes.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged, belongs to another data set, or has no such recommender.
+    """
+    folder = Path(folder)
+    manifest = recommenders_manifest(folder)
+    _check_dataset(manifest, dataset, folder)
+    members = {str(member["name"]): member for member in manifest["members"]}
+    wanted = list(members) if names is None else list(names)
+    unknown = [name for name in wanted if name not in members]
+    if unknown:
+        raise CheckpointError("no such recommender in the folder", value=", ".join(unknown), allowed=list(members))
+    counts = _tensors(folder, members[POPULARITY])["count"].numpy()
+    if len(counts) != dataset.num_items + 1:
+        raise CheckpointError("the popularity counts are of another pool", value=len(counts) - 1, allowed=dataset.num_items)
+    loaded: dict[str, ScoringRecommender] = {POPULARITY: Popularity(counts)}
+    if any(name != POPULARITY for name in wanted):
+        backbone = _load_backbone(folder, members[BACKBONE], counts, device)
+        loaded[BACKBONE] = backbone
+        for name in members:
+            if name in wanted and name not in loaded:
+                loaded[name] = _load_encoder(folder, members[name], backbone)
+    return {name: loaded[name] for name in members if name in wanted}
+
+
+def _check_dataset(manifest: Mapping[str, Any], dataset: Dataset, folder: Path) -> None:
+    bound_to = manifest["dataset"]
+    if bound_to["checksum"] != dataset.checksum:
+        raise CheckpointError(
+            f"the recommenders in {folder} were trained on another data set than {dataset.path}: "
+            f"{bound_to['name']} ({bound_to['checksum'][:12]}), not {dataset.name} ({dataset.checksum[:12]})",
+            hint="give the recommenders of this data set, or train them with `toolrec train`",
+        )
+
+
+def _load_backbone(folder: Path, member: Mapping[str, Any], counts: np.ndarray, device: str) -> SASRec:
+    fields, config = _config(folder, member)
+    with _damaged(folder, member):
+        model = SASRecModel(config, num_items=fields["num_items"], model_history_length=fields["model_history_length"])
+        model.load_state_dict(_tensors(folder, member))
+    if model.item.num_embeddings != len(counts):
+        raise CheckpointError("the backbone is of another pool", value=model.item.num_embeddings - 1, allowed=len(counts) - 1)
+    return SASRec(model, popularity_I=counts, name=BACKBONE, device=device)
+
+
+def _load_encoder(folder: Path, member: Mapping[str, Any], backbone: SASRec) -> AttributeRecommender:
+    fields, config = _config(folder, member)
+    tensors = _tensors(folder, member)
+    with _damaged(folder, member):
+        values = AttributeValues(
+            offsets=tensors["offsets"].numpy(),
+            value=tensors["value"].numpy(),
+            weight=tensors["weight"].numpy(),
+            num_values=fields["num_values"],
+        )
+        model = AttributeEncoderModel(
+            config,
+            values,
+            backbone_width=backbone.item_DI.shape[0],
+            model_history_length=fields["model_history_length"],
+        )
+        model.load_state_dict(tensors)
+    return AttributeRecommender(str(member["name"]), model, backbone)
+
+
+def _config(folder: Path, member: Mapping[str, Any]) -> tuple[dict[str, Any], TransformerConfig]:
+    _check_files(folder, member)
+    fields = read_json(folder / member["folder"] / "config.json", error=CheckpointError)
+    with _damaged(folder, member):
+        return fields, config_from_json(TransformerConfig, fields["transformer"])
+
+
+def _tensors(folder: Path, member: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    _check_files(folder, member)
+    place = folder / member["folder"] / "weights.safetensors"
+    try:
+        return load_file(place)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"the weights cannot be read ({error})", value=str(place)) from None
+
+
+def _check_files(folder: Path, member: Mapping[str, Any]) -> None:
+    for name, checksum in member["files"].items():
+        place = folder / member["folder"] / name
+        if not place.is_file():
+            raise CheckpointError("a file of the recommenders is missing", value=str(place), hint="train again")
+        if sha256_file(place) != checksum:
+            raise CheckpointError("a file of the recommenders is damaged or was changed", value=str(place), hint="train again")
+
+
+class _damaged:
+    """Turns what a damaged member raises while it is built into a CheckpointError that names the place."""
+
+    def __init__(self, folder: Path, member: Mapping[str, Any]) -> None:
+        self.place = folder / str(member["folder"])
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError, RuntimeError, ConfigError)):
+            raise CheckpointError(f"a stored recommender does not fit together ({error})", value=str(self.place)) from None

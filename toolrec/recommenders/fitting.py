@@ -1,0 +1,184 @@
+"""One member's training: epochs, early stopping on validation NDCG@10, a time budget, a log.
+
+Shape suffixes: B windows in the batch, L input positions, D width, T positions with a target.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolrec.errors import ConfigError
+from toolrec.progress import Progress, track
+from toolrec.recommenders.batches import Batch, batches, num_batches
+from toolrec.recommenders.config import FitConfig
+from toolrec.recommenders.losses import draw_negatives, full_cross_entropy, sampled_softmax
+
+WARMUP_BATCHES = 50
+"""The learning rate rises linearly over so many batches: Adam's first steps are its largest."""
+
+StoppedBy = Literal["patience", "epochs", "time"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochLog:
+    """One line of the training log; `ndcg_at_10` is on the validation split, `duration_s` counts from the member's start."""
+
+    member: str
+    epoch: int
+    loss: float
+    ndcg_at_10: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """How a training went; the model holds the weights of `best_epoch`. The NDCG@10 is on the validation split."""
+
+    best_ndcg_at_10: float
+    best_epoch: int
+    num_epochs: int
+    duration_s: float
+    stopped_by: StoppedBy
+    log: tuple[EpochLog, ...]
+
+
+class Trainee(Protocol):
+    """A member in training."""
+
+    name: str
+    model: nn.Module
+    weight_ID: Tensor
+    """Item embeddings that the states are scored against."""
+
+    def states(self, batch: Batch) -> Tensor:
+        """States of the batch's positions, `[B, L, D]`."""
+        ...
+
+    def validate(self) -> float:
+        """NDCG@10 on the validation split, by full ranking."""
+        ...
+
+
+def fit(
+    trainee: Trainee, windows: Sequence[np.ndarray], config: FitConfig, *, seed: int, deadline_s: float | None = None
+) -> FitResult:
+    """Trains until validation stops getting better, the epochs are done or the time is over; keeps the best epoch.
+
+    Args:
+        windows: as `batches.make_windows` gives them.
+        seed: of the order of batches, dropout and negatives; the process's own random state is left as it was.
+        deadline_s: a `time.monotonic()` at which to stop, the epoch under way included.
+
+    Raises:
+        ConfigError: the loss is no longer a finite number.
+    """
+    total = config.max_epochs * num_batches(len(windows), config.batch_size)
+    devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
+    with torch.random.fork_rng(devices=devices), track(f"training {trainee.name}", total=total, unit="batches") as bar:
+        torch.manual_seed(seed)
+        return _Fit(trainee, windows, config, seed=seed, deadline_s=deadline_s).run(bar)
+
+
+class _Fit:
+    def __init__(
+        self, trainee: Trainee, windows: Sequence[np.ndarray], config: FitConfig, *, seed: int, deadline_s: float | None
+    ) -> None:
+        self.trainee, self.windows, self.config = trainee, windows, config
+        self.deadline_s = math.inf if deadline_s is None else deadline_s
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        parameters = [p for p in trainee.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+        )
+        self.num_steps = 0
+        self.note = ""
+
+    def run(self, bar: Progress) -> FitResult:
+        start_s = time.monotonic()
+        log: list[EpochLog] = []
+        best, best_epoch, best_state = -1.0, 0, self.trainee.model.state_dict()
+        stopped_by: StoppedBy = "epochs"
+        for epoch in range(1, self.config.max_epochs + 1):
+            loss = self._epoch(bar)
+            ndcg = self._validate()
+            log.append(
+                EpochLog(
+                    member=self.trainee.name,
+                    epoch=epoch,
+                    loss=loss,
+                    ndcg_at_10=ndcg,
+                    duration_s=time.monotonic() - start_s,
+                )
+            )
+            if ndcg > best:
+                best, best_epoch, best_state = ndcg, epoch, copy.deepcopy(self.trainee.model.state_dict())
+            self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {best:.4f})"
+            bar.advance(0, note=self.note)
+            if time.monotonic() >= self.deadline_s:
+                stopped_by = "time"
+                break
+            if epoch - best_epoch >= self.config.patience:
+                stopped_by = "patience"
+                break
+        self.trainee.model.load_state_dict(best_state)
+        return FitResult(
+            best_ndcg_at_10=best,
+            best_epoch=best_epoch,
+            num_epochs=len(log),
+            duration_s=time.monotonic() - start_s,
+            stopped_by=stopped_by,
+            log=tuple(log),
+        )
+
+    def _epoch(self, bar: Progress) -> float:
+        self.trainee.model.train()
+        losses = []
+        for batch in batches(self.windows, batch_size=self.config.batch_size, rng=self.rng):
+            losses.append(self._step(batch))
+            bar.advance(1, note=self.note)
+            if time.monotonic() >= self.deadline_s:
+                break
+        return float(np.mean(losses))
+
+    def _step(self, batch: Batch) -> float:
+        self.num_steps += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * min(1.0, self.num_steps / WARMUP_BATCHES)
+        loss = self._loss(batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"training {self.trainee.name} diverged: the loss is no longer a finite number",
+                value=value,
+                hint=f"use a learning rate below {self.config.learning_rate:g}",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return value
+
+    def _loss(self, batch: Batch) -> Tensor:
+        weight_ID = self.trainee.weight_ID
+        states_BLD = self.trainee.states(batch)
+        is_real_BL = torch.from_numpy(batch.target_BL > 0).to(weight_ID.device)
+        target_T = torch.from_numpy(batch.target_BL[batch.target_BL > 0]).to(weight_ID.device)
+        states_TD = states_BLD[is_real_BL]
+        if self.config.loss == "cross_entropy":
+            return full_cross_entropy(states_TD, weight_ID, target_T)
+        negative_N = draw_negatives(len(weight_ID) - 1, self.config.num_negatives, self.generator)
+        return sampled_softmax(states_TD, weight_ID, target_T, negative_N.to(weight_ID.device))
+
+    def _validate(self) -> float:
+        self.trainee.model.eval()
+        with torch.no_grad():
+            return self.trainee.validate()

@@ -1,0 +1,80 @@
+"""Full-ranking validation in blocks: memory grows with the block, not with users x items.
+
+Shape suffixes: B users in the block, I items plus padding, D width, L history length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_USERS = 64
+
+StateOf = Callable[[Tensor, Tensor, np.ndarray], Tensor]
+"""Last states `[B, D]` of right-padded histories `[B, L]`, their last positions `[B]` and their places in the set `[B]`."""
+
+
+def rank_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
+    """1-based place of every row's target: better scores first, ties by item index; -inf scores come after."""
+    at_target_B1 = score_BI.gather(1, target_B[:, None])
+    item_I = torch.arange(score_BI.shape[1], device=score_BI.device)
+    is_before_BI = (score_BI > at_target_B1) | ((score_BI == at_target_B1) & (item_I < target_B[:, None]))
+    return is_before_BI.sum(dim=1) + 1
+
+
+def mean_ndcg(rank_B: np.ndarray, *, k: int = 10) -> float:
+    """NDCG@k with one target a user: `1 / log2(1 + place)` within the first k, else 0; mean over users."""
+    rank_B = np.asarray(rank_B, dtype=np.float64)
+    return float(np.mean(np.where(rank_B <= k, 1.0 / np.log2(1.0 + rank_B), 0.0)))
+
+
+def mean_recall(rank_B: np.ndarray, *, k: int = 10) -> float:
+    """Recall@k with one target a user: the share of users whose target is within the first k."""
+    return float(np.mean(np.asarray(rank_B) <= k))
+
+
+def full_ranking(
+    state_of: StateOf,
+    weight_ID: Tensor,
+    *,
+    histories: Sequence[np.ndarray],
+    targets: np.ndarray,
+    model_history_length: int,
+) -> np.ndarray:
+    """Places of the targets among the whole pool, the history's items masked.
+
+    Args:
+        state_of: gives the last states of a block.
+        weight_ID: item embeddings; scores are inner products with the states.
+        histories: oldest first, one a user, at least one item each.
+
+    Returns:
+        rank_B: int64, in the order of `histories`. A target that is also in the history ranks last.
+    """
+    ranks = np.zeros(len(histories), dtype=np.int64)
+    order = np.argsort([min(len(h), model_history_length) for h in histories], kind="stable")
+    device = weight_ID.device
+    for start in range(0, len(order), BLOCK_USERS):
+        block = order[start : start + BLOCK_USERS]
+        history_BL, last_B = pad_last([histories[i] for i in block], model_history_length=model_history_length)
+        state_BD = state_of(history_BL.to(device), last_B.to(device), block)
+        score_BI = state_BD @ weight_ID.T
+        score_BI[:, 0] = -torch.inf
+        rows = np.repeat(np.arange(len(block)), [len(histories[i]) for i in block])
+        seen = np.concatenate([histories[i] for i in block]).astype(np.int64)
+        score_BI[torch.from_numpy(rows).to(device), torch.from_numpy(seen).to(device)] = -torch.inf
+        target_B = torch.from_numpy(targets[block].astype(np.int64)).to(device)
+        ranks[block] = rank_of_target(score_BI, target_B).cpu().numpy()
+    return ranks
+
+
+def pad_last(histories: Sequence[np.ndarray], *, model_history_length: int) -> tuple[Tensor, Tensor]:
+    """Right-padded last items of histories, and the position of each one's last item."""
+    cut = [h[-model_history_length:] for h in histories]
+    history_BL = np.zeros((len(cut), max(len(h) for h in cut)), dtype=np.int64)
+    for row, history in enumerate(cut):
+        history_BL[row, : len(history)] = history
+    return torch.from_numpy(history_BL), torch.tensor([len(h) - 1 for h in cut])
