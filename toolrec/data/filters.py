@@ -1,0 +1,187 @@
+"""Filters and order: which interactions stay, and in which order a user's items stand. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from toolrec.errors import ConfigError, DataError
+
+TieBreak = Literal["source_order", "item_id"]
+TIE_BREAKS: tuple[TieBreak, ...] = ("source_order", "item_id")
+MIN_USER_INTERACTIONS = 3
+"""One for each part of the leave-one-out split; a user with fewer has no history, or no target."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterConfig:
+    """Which interactions stay.
+
+    Applied in this order: interactions below `min_rating`; of a repeated (user, item) pair all but the first; items
+    with fewer than `min_item_interactions` (once); then, again and again until nothing changes, users with fewer than
+    `min_user_interactions`, items with fewer than `k_core_items` and users with fewer than `k_core_users`.
+    """
+
+    min_rating: float | None = None
+    min_item_interactions: int = 1
+    k_core_users: int = 1
+    k_core_items: int = 1
+    tie_break: TieBreak = "source_order"
+
+    def __post_init__(self) -> None:
+        for name in ("min_item_interactions", "k_core_users", "k_core_items"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
+        if self.min_rating is not None and not np.isfinite(self.min_rating):
+            raise ConfigError("min_rating must be a number", value=self.min_rating)
+        if self.tie_break not in TIE_BREAKS:
+            raise ConfigError("unknown tie-break", value=self.tie_break, allowed=TIE_BREAKS)
+
+
+@dataclass(slots=True, kw_only=True)
+class FilterReport:
+    """What the filters took, for the manifest and the person."""
+
+    interactions_before: int = 0
+    users_before: int = 0
+    items_before: int = 0
+    below_min_rating: int = 0
+    repeated_pairs: int = 0
+    rare_items: int = 0
+    k_core_items: int = 0
+    k_core_users: int = 0
+    short_users: int = 0
+    interactions_after: int = 0
+    users_after: int = 0
+    items_after: int = 0
+    sentences: list[str] = field(default_factory=list)
+
+
+def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order: np.ndarray, config: FilterConfig) -> tuple[
+    np.ndarray, FilterReport
+]:  # fmt: skip
+    """Applies the filters.
+
+    Args:
+        users: user codes, 0-based.
+        items: item codes, 0-based.
+        ratings: along them, or None.
+        order: row numbers by user, oldest first; says which of a repeated pair is the first.
+        config: the filters.
+
+    Returns:
+        Row numbers that stay, in the order of `order`, and what was taken.
+
+    Raises:
+        ConfigError: a minimum rating where there are no ratings.
+        DataError: nothing is left.
+    """
+    report = FilterReport(interactions_before=len(users), users_before=len(np.unique(users)), items_before=len(np.unique(items)))
+    rows = order
+    if config.min_rating is not None:
+        if ratings is None:
+            raise ConfigError("a minimum rating needs ratings, and this source has none", value=config.min_rating)
+        rows = rows[ratings[rows] >= config.min_rating]
+        report.below_min_rating = len(order) - len(rows)
+    firsts = _first_of_pairs(users[rows], items[rows])
+    report.repeated_pairs = len(rows) - len(firsts)
+    rows = rows[firsts]
+    frequent, report.rare_items = _frequent(items[rows], config.min_item_interactions)
+    rows = _core(rows[frequent], users, items, config, report)
+    report.interactions_after = len(rows)
+    report.users_after, report.items_after = len(np.unique(users[rows])), len(np.unique(items[rows]))
+    report.sentences = _sentences(report, config)
+    if not len(rows):
+        raise DataError(
+            "no user and no item is left after filtering: " + ("; ".join(report.sentences) or "the source has none"),
+            hint="loosen the filters",
+        )
+    return rows, report
+
+
+def chronological(users: np.ndarray, timestamps: np.ndarray | None, tie_keys: np.ndarray | None) -> np.ndarray:
+    """Row numbers by user, oldest first.
+
+    Args:
+        users: user codes.
+        timestamps: along them; None keeps the source's order within a user.
+        tie_keys: what orders equal timestamps; None keeps the source's order.
+    """
+    keys: list[np.ndarray] = [np.arange(len(users))]
+    if tie_keys is not None:
+        keys.append(tie_keys)
+    if timestamps is not None:
+        keys.append(timestamps)
+    return np.lexsort([*keys, users])
+
+
+def item_id_keys(item_ids: list[str]) -> np.ndarray:
+    """The place of each item id among all: by number where all are whole numbers, else by text."""
+    if all(item_id.isascii() and item_id.isdigit() for item_id in item_ids):
+        order = sorted(range(len(item_ids)), key=lambda code: (int(item_ids[code]), item_ids[code]))
+    else:
+        order = sorted(range(len(item_ids)), key=lambda code: item_ids[code])
+    keys = np.empty(len(item_ids), dtype=np.int64)
+    keys[order] = np.arange(len(item_ids))
+    return keys
+
+
+def timestamp_kind(users: np.ndarray, timestamps: np.ndarray | None) -> str:
+    """What the timestamps seem to be: `none`, `unix_seconds`, `unix_milliseconds`, `position` or `unknown`.
+
+    `position` is a whole number no larger than the number of the user's interactions, 0 where the place is not known.
+    """
+    if timestamps is None:
+        return "none"
+    low, high = float(timestamps.min()), float(timestamps.max())
+    # 10^8 s is 1973 and 10^11 s is the year 5138: in between, seconds are the only sensible reading.
+    if low >= 1e11:
+        return "unix_milliseconds"
+    if low >= 1e8 and high < 1e11:
+        return "unix_seconds"
+    lengths = np.bincount(users)
+    if low >= 0 and np.all(timestamps == np.rint(timestamps)) and np.all(timestamps <= lengths[users]):
+        return "position"
+    return "unknown"
+
+
+def _first_of_pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    if not len(users):
+        return np.empty(0, dtype=np.int64)
+    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
+    _, firsts = np.unique(pairs, return_index=True)
+    return np.sort(firsts)
+
+
+def _frequent(codes: np.ndarray, minimum: int) -> tuple[np.ndarray, int]:
+    """A mask of rows whose code occurs often enough, and how many codes do not."""
+    counts = np.bincount(codes) if len(codes) else np.zeros(0, dtype=np.int64)
+    return counts[codes] >= minimum, int(np.sum((counts > 0) & (counts < minimum)))
+
+
+def _core(rows: np.ndarray, users: np.ndarray, items: np.ndarray, config: FilterConfig, report: FilterReport) -> np.ndarray:
+    while True:
+        num_before = len(rows)
+        # Short users go first, so that they are counted as short and not as outside the core.
+        frequent, dropped = _frequent(users[rows], MIN_USER_INTERACTIONS)
+        rows, report.short_users = rows[frequent], report.short_users + dropped
+        frequent, dropped = _frequent(items[rows], config.k_core_items)
+        rows, report.k_core_items = rows[frequent], report.k_core_items + dropped
+        frequent, dropped = _frequent(users[rows], config.k_core_users)
+        rows, report.k_core_users = rows[frequent], report.k_core_users + dropped
+        if len(rows) == num_before:
+            return rows
+
+
+def _sentences(report: FilterReport, config: FilterConfig) -> list[str]:
+    told = (
+        (report.below_min_rating, f"interactions rated below {config.min_rating} dropped"),
+        (report.repeated_pairs, "repeated interactions of a user with the same item dropped, the first one kept"),
+        (report.rare_items, f"items with fewer than {config.min_item_interactions} interactions dropped"),
+        (report.k_core_items, f"items outside the {config.k_core_items}-core dropped"),
+        (report.k_core_users, f"users outside the {config.k_core_users}-core dropped"),
+        (report.short_users, f"users with fewer than {MIN_USER_INTERACTIONS} interactions dropped"),
+    )
+    return [f"{count:,} {what}" for count, what in told if count]

@@ -1,0 +1,225 @@
+"""The item pool directory: every item's id, title and attribute values, in plain arrays that ship cheaply to actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from toolrec.columns import PADDING_INDEX, PLAIN_BACKBONE, Columns
+from toolrec.errors import ConfigError, DataError
+from toolrec.grammar import FORBIDDEN_IN_ID
+
+AttributeKind = Literal["category", "categories", "number"]
+ATTRIBUTE_KINDS: tuple[AttributeKind, ...] = ("category", "categories", "number")
+MAX_ID_CHARACTERS = 512
+"""What the prompt grammar reads back as one id."""
+
+_FORBIDDEN_IN_NAME = FORBIDDEN_IN_ID + ",:"
+_RESERVED_NAMES = frozenset({PLAIN_BACKBONE, Columns.ITEM_INDEX, Columns.ITEM_ID, Columns.TITLE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainWords:
+    """How prompts speak of the items: one, several, and what users did with them."""
+
+    item: str = "item"
+    items: str = "items"
+    consumed: str = "interacted with"
+    is_movies: bool = False
+
+    def __post_init__(self) -> None:
+        for word in (self.item, self.items, self.consumed):
+            if not word.strip() or not word.isprintable():
+                raise ConfigError("a domain word must be printable and not empty", value=word)
+
+
+MOVIES = DomainWords(item="movie", items="movies", consumed="watched", is_movies=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeSpec:
+    """One attribute of the pool.
+
+    `kind` is `category` (one value an item), `categories` (several) or `number` (ordered). `num_values` counts the
+    distinct values that items of the pool have.
+    """
+
+    name: str
+    kind: AttributeKind
+    description: str = ""
+    num_values: int = 0
+
+    def __post_init__(self) -> None:
+        check_attribute_name(self.name)
+        if self.kind not in ATTRIBUTE_KINDS:
+            raise ConfigError("unknown kind of attribute", value=self.kind, allowed=ATTRIBUTE_KINDS)
+
+
+def check_attribute_name(name: str) -> None:
+    """Refuses a name that prompts could not carry.
+
+    Raises:
+        ConfigError: empty, reserved, or with characters of the prompt grammar.
+    """
+    if name.casefold() in _RESERVED_NAMES:
+        raise ConfigError("this attribute name is reserved", value=name, hint="rename the column")
+    if not name or name != name.strip() or not name.isprintable() or set(name) & set(_FORBIDDEN_IN_NAME):
+        raise ConfigError(
+            "an attribute name may not be empty, begin or end with white space, or have control characters or any of "
+            f"{' '.join(_FORBIDDEN_IN_NAME)}",
+            value=name,
+        )
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether prompts can carry `text` as an item id."""
+    return (
+        0 < len(text) <= MAX_ID_CHARACTERS
+        and text == text.strip()
+        and text.isprintable()
+        and not any(character in FORBIDDEN_IN_ID for character in text)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Categories:
+    """Values of a category attribute as CSR over item_index; `vocabulary[0]` is "" (padding)."""
+
+    vocabulary: list[str]
+    offsets: np.ndarray
+    value_ids: np.ndarray
+
+
+class Pool:
+    """Every item of a data set by `item_index`, `1..num_items`; index 0 is padding.
+
+    Args:
+        item_ids: index 0 is "".
+        titles: along `item_ids`.
+        attributes: specs in the order in which prompts show them.
+        values: for each attribute, along `item_ids` **without** the padding: `str | None` for `category`, a sequence of
+            `str` (or None) for `categories`, `float | None` for `number`.
+        domain: how prompts speak of the items.
+    """
+
+    def __init__(
+        self,
+        *,
+        item_ids: Sequence[str],
+        titles: Sequence[str],
+        attributes: Sequence[AttributeSpec],
+        values: Mapping[str, Sequence[Any]],
+        domain: DomainWords,
+    ) -> None:
+        self.item_ids = list(item_ids)
+        self.titles = list(titles)
+        self.num_items = len(self.item_ids) - 1
+        self.domain = domain
+        self._index_by_id = {item_id: index for index, item_id in enumerate(self.item_ids) if index != PADDING_INDEX}
+        self._categories: dict[str, _Categories] = {}
+        self._numbers: dict[str, np.ndarray] = {}
+        self.attributes: dict[str, AttributeSpec] = {}
+        for spec in attributes:
+            if spec.kind == "number":
+                self._numbers[spec.name] = _numbers(values[spec.name])
+            else:
+                self._categories[spec.name] = _categories(values[spec.name], is_multiple=spec.kind == "categories")
+            self.attributes[spec.name] = AttributeSpec(**{**asdict(spec), "num_values": self._num_values(spec.name)})
+
+    def _num_values(self, attribute: str) -> int:
+        if attribute in self._categories:
+            return len(self._categories[attribute].vocabulary) - 1
+        numbers = self._numbers[attribute]
+        return len(np.unique(numbers[~np.isnan(numbers)]))
+
+    def index_of(self, item_id: str) -> int | None:
+        """The item_index of an exact item_id, or None."""
+        return self._index_by_id.get(item_id)
+
+    def values(self, attribute: str, item_index: int) -> tuple[str, ...]:
+        """The values of one item as people read them; `()` where the item has none.
+
+        Raises:
+            DataError: no such attribute.
+        """
+        spec = self._spec(attribute)
+        if spec.kind == "number":
+            number = float(self._numbers[attribute][item_index])
+            return () if np.isnan(number) else (format_number(number),)
+        return tuple(self._categories[attribute].vocabulary[value] for value in self.category_ids(attribute, item_index))
+
+    def category_ids(self, attribute: str, item_index: int) -> np.ndarray:
+        """The value ids (`1..V`) of one item for an attribute of kind `category` or `categories`."""
+        _, offsets, value_ids = self.categories(attribute)
+        return value_ids[offsets[item_index] : offsets[item_index + 1]]
+
+    def fields(self, item_index: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """All attributes that the item has, in order, as `grammar.ItemLine` takes them."""
+        named = ((name, self.values(name, item_index)) for name in self.attributes)
+        return tuple((name, values) for name, values in named if values)
+
+    def categories(self, attribute: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """An attribute of kind `category` or `categories` for the whole pool, as CSR over item_index.
+
+        Returns:
+            vocabulary: `V + 1` strings; index 0 is "" (padding), so that `vocabulary[value_id]` is the value.
+            offsets: int64 `[num_items + 2]`; item i has `value_ids[offsets[i]:offsets[i + 1]]`, padding has none.
+            value_ids: int32, each in `1..V`.
+
+        Raises:
+            DataError: no such attribute, or it is a number.
+        """
+        if self._spec(attribute).kind == "number":
+            raise DataError("this attribute is a number, it has no categories", value=attribute)
+        packed = self._categories[attribute]
+        return packed.vocabulary, packed.offsets, packed.value_ids
+
+    def numbers(self, attribute: str) -> np.ndarray:
+        """An attribute of kind `number` for the whole pool: float64 `[num_items + 1]`, NaN where missing.
+
+        Raises:
+            DataError: no such attribute, or it is not a number.
+        """
+        if self._spec(attribute).kind != "number":
+            raise DataError("this attribute is not a number", value=attribute)
+        return self._numbers[attribute]
+
+    def coverage(self, attribute: str) -> float:
+        """The share of items that have a value."""
+        if self._spec(attribute).kind == "number":
+            return float(np.mean(~np.isnan(self._numbers[attribute][1:])))
+        return float(np.mean(np.diff(self._categories[attribute].offsets)[1:] > 0))
+
+    def _spec(self, attribute: str) -> AttributeSpec:
+        spec = self.attributes.get(attribute)
+        if spec is None:
+            raise DataError("unknown attribute", value=attribute, allowed=list(self.attributes))
+        return spec
+
+
+def format_number(number: float) -> str:
+    """A number as prompts show it: integers without decimals, others with at most 6 significant digits."""
+    return str(int(number)) if number.is_integer() else format(number, ".6g")
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    numbers = np.full(len(values) + 1, np.nan)
+    numbers[1:] = [np.nan if value is None else value for value in values]
+    return numbers
+
+
+def _categories(values: Sequence[Any], *, is_multiple: bool) -> _Categories:
+    rows: list[tuple[str, ...]]
+    if is_multiple:
+        rows = [tuple(dict.fromkeys(value or ())) for value in values]
+    else:
+        rows = [(value,) if value is not None else () for value in values]
+    vocabulary = ["", *sorted({value for row in rows for value in row})]
+    id_of = {value: value_id for value_id, value in enumerate(vocabulary)}
+    offsets = np.zeros(len(rows) + 2, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[2:])
+    value_ids = np.fromiter((id_of[value] for row in rows for value in row), dtype=np.int32, count=int(offsets[-1]))
+    return _Categories(vocabulary=vocabulary, offsets=offsets, value_ids=value_ids)

@@ -1,0 +1,101 @@
+"""What every source gives: interactions as coded arrays and items with their attribute values, before any filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from toolrec.data.pool import MOVIES, AttributeKind, DomainWords, check_attribute_name
+from toolrec.errors import ConfigError, DataError
+
+__all__ = ["MOVIES", "RawAttribute", "RawData", "RawInteractions", "RawItems", "SourceNote"]
+
+SourceNote = str
+"""A sentence that the person should read: what was left out or guessed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawInteractions:
+    """Interactions in source order.
+
+    `users` and `items` are codes into `user_ids` and `item_ids` (0-based, by first appearance); `ratings` float32 and
+    `timestamps` float64 run along them, or are None where the source has none.
+    """
+
+    user_ids: list[str]
+    item_ids: list[str]
+    users: np.ndarray
+    items: np.ndarray
+    ratings: np.ndarray | None
+    timestamps: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawAttribute:
+    """One attribute with its values along the items, as `Pool` takes them (None where missing)."""
+
+    name: str
+    kind: AttributeKind
+    values: list[Any]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_attribute_name(self.name)
+
+    def is_empty(self) -> bool:
+        """Whether no item has a value."""
+        return not any(value is not None and value != () for value in self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawItems:
+    """The source's items: ids, titles and attributes, in source order; ids are unique."""
+
+    item_ids: list[str]
+    titles: list[str]
+    attributes: list[RawAttribute] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawData:
+    """One source, read."""
+
+    name: str
+    layout: str
+    interactions: RawInteractions
+    items: RawItems
+    domain: DomainWords
+    origin: dict[str, Any]
+    notes: list[SourceNote] = field(default_factory=list)
+
+
+def choose_attributes(items: RawItems, names: Sequence[str] | None) -> tuple[RawItems, list[SourceNote]]:
+    """Keeps the named attributes, in the order named; without names, all that have a value.
+
+    Raises:
+        ConfigError: an unknown attribute, or one named twice.
+        DataError: a named attribute of which no item has a value.
+    """
+    known = {attribute.name: attribute for attribute in items.attributes}
+    notes = []
+    if names is None:
+        chosen = [attribute for attribute in items.attributes if not attribute.is_empty()]
+        notes = [f"attribute {name} has no value at all and is left out" for name in known if known[name].is_empty()]
+    else:
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ConfigError(
+                "unknown attribute", value=", ".join(unknown), allowed=list(known) or "none: the source has no attributes"
+            )
+        if len(set(names)) < len(names):
+            raise ConfigError("an attribute is named twice", value=", ".join(names))
+        chosen = [known[name] for name in names]
+        for attribute in chosen:
+            if attribute.is_empty():
+                raise DataError(
+                    "no item has a value for this attribute", value=attribute.name, hint="leave it out of --attributes"
+                )
+    return RawItems(item_ids=items.item_ids, titles=items.titles, attributes=chosen), notes
