@@ -1,0 +1,145 @@
+"""The run folder: whole or not there, committed by its users, refused where it belongs to something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from toolrec.errors import RunFolderError
+from toolrec.records import Candidate, Observation, RankedItem, Round, ToolCall, Trace, Usage
+from toolrec.simulation.rows import trace_rows
+from toolrec.simulation.run_folder import RunFolder, read_manifest, read_rounds, read_spend, read_users
+from toolrec.simulation.spend import void_spend
+
+
+def a_manifest(**settings: Any) -> dict[str, Any]:
+    return {"schema_version": 1, "resume_key": repr(sorted(settings.items())), "settings": settings}
+
+
+def a_trace(user_index: int, attempt: int = 1) -> Trace:
+    usage = {"decide": Usage(num_calls=1, num_attempts=2, prompt_tokens=100, cached_tokens=5, completion_tokens=7)}
+    observation = Observation(text="1. <a> A", items=(RankedItem(item_index=3, score=0.5),), mark="Retrieve[genre]")
+    done = Round(
+        number=1,
+        thought="look",
+        call=ToolCall(name="retrieve", attribute="genre", k=20, call_id="c0"),
+        observation=observation,
+        messages=({"role": "assistant", "content": "é \u2028 <x>"},),
+        usage=usage,
+        counts={"memory_exact": 1},
+        duration_s=0.25,
+    )
+    return Trace(
+        user_index=user_index,
+        user_id=f"u{user_index}",
+        attempt=attempt,
+        opening=({"role": "system", "content": "play"},),
+        rounds=(done,),
+        final_items=(3, 0),
+        completed_items=(3, 4),
+        candidates=(Candidate(item_index=3, mark="Retrieve[genre]", round=1, position=1, score=0.5),),
+        ended_by="finish",
+        error=None,
+        usage=usage,
+        counts={"memory_exact": 1},
+        started_s=1.0,
+        ended_s=2.0,
+    )
+
+
+def commit(folder: RunFolder, *traces: Trace) -> None:
+    pairs = [trace_rows(trace) for trace in traces]
+    folder.commit([user for user, _ in pairs], [row for _, rows in pairs for row in rows])
+
+
+def test_what_is_committed_is_read_back(tmp_path: Path):
+    folder = RunFolder.create(tmp_path / "run", a_manifest(seed=1))
+    commit(folder, a_trace(2), a_trace(1))
+    commit(folder, a_trace(5))
+    folder.close()
+    users = read_users(tmp_path / "run")
+    assert users["user_index"].tolist() == [1, 2, 5]
+    assert users["final_items"].map(list).tolist() == [[3, 0]] * 3
+    assert users.loc[0, "usage"][0]["prompt_tokens"] == 100
+    rounds = read_rounds(tmp_path / "run", user_index=5)
+    assert rounds["round"].tolist() == [0, 1]
+    assert rounds.loc[1, "mark"] == "Retrieve[genre]"
+    assert "\\u2028" not in rounds.loc[1, "messages"]
+
+
+def test_an_existing_run_is_refused_without_resume(tmp_path: Path):
+    RunFolder.create(tmp_path / "run", a_manifest(seed=1)).close()
+    with pytest.raises(RunFolderError, match="there already"):
+        RunFolder.create(tmp_path / "run", a_manifest(seed=1))
+
+
+def test_resuming_another_configuration_names_the_difference(tmp_path: Path):
+    RunFolder.create(tmp_path / "run", a_manifest(seed=1)).close()
+    with pytest.raises(RunFolderError, match="seed was 1, now 2"):
+        RunFolder.resume(tmp_path / "run", a_manifest(seed=2))
+
+
+def test_two_drivers_cannot_write_to_one_folder(tmp_path: Path):
+    folder = RunFolder.create(tmp_path / "run", a_manifest(seed=1))
+    with pytest.raises(RunFolderError, match="another process"):
+        RunFolder.resume(tmp_path / "run", a_manifest(seed=1))
+    folder.close()
+    RunFolder.resume(tmp_path / "run", a_manifest(seed=1)).close()
+
+
+def test_rounds_without_their_user_are_dropped_on_resume(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    commit(folder, a_trace(1))
+    commit(folder, a_trace(2))
+    folder.close()
+    (run / "users" / "part-000002.parquet").unlink()  # as if the driver was killed between the two files
+    folder = RunFolder.resume(run, a_manifest(seed=1))
+    assert read_rounds(run)["user_index"].unique().tolist() == [1]
+    commit(folder, a_trace(2, attempt=2))
+    folder.close()
+    assert read_users(run)["attempt"].tolist() == [1, 2]
+
+
+def test_a_damaged_file_is_an_error_not_a_trace(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    commit(folder, a_trace(1))
+    folder.close()
+    (run / "users" / "part-000001.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(RunFolderError, match="damaged"):
+        read_users(run)
+    (run / "manifest.json").write_text("{")
+    with pytest.raises(RunFolderError, match="not a JSON file"):
+        read_manifest(run)
+
+
+def test_a_cut_last_line_of_the_spend_journal_is_left_out(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    folder.journal([{"user_index": 1, "attempt": 1}])
+    folder.close()
+    with (run / "spend.jsonl").open("a") as handle:
+        handle.write('{"user_index": 2, "att')
+    assert read_spend(run) == [{"user_index": 1, "attempt": 1}]
+
+
+def entry(user_index: int, attempt: int, number: int, prompt_tokens: int) -> dict[str, Any]:
+    used = {"num_calls": 1, "num_attempts": 1, "prompt_tokens": prompt_tokens, "cached_tokens": 0, "completion_tokens": 0}
+    return {"user_index": user_index, "attempt": attempt, "round": number, "purpose": "decide", **used}
+
+
+def test_void_spend_is_what_no_committed_trace_holds():
+    users = pd.DataFrame({"user_index": [1, 2], "num_rounds": [2, 1]})
+    journal = [
+        entry(1, 1, 1, 10),
+        entry(1, 2, 2, 20),  # continued under a new attempt: both rounds are held
+        entry(2, 1, 1, 100),  # done again under attempt 2: void
+        entry(2, 2, 1, 100),
+        entry(2, 2, 1, 100),  # the same entry twice (a restarted memory): counted once
+        entry(3, 1, 1, 1000),  # never committed: void
+    ]
+    assert void_spend(journal, users)["decide"].prompt_tokens == 100 + 1000
