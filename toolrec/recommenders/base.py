@@ -39,7 +39,7 @@ class Recommender(Protocol):
         ...
 
 
-def pad_histories(histories: Sequence[Sequence[int]]) -> np.ndarray:
+def pad_histories(histories: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """`history_BL` of the given histories, padded with 0 at the end; at least one column."""
     longest = max((len(h) for h in histories), default=0)
     history_BL = np.zeros((len(histories), max(longest, 1)), dtype=np.int64)
@@ -48,7 +48,7 @@ def pad_histories(histories: Sequence[Sequence[int]]) -> np.ndarray:
     return history_BL
 
 
-def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int]] | None = None) -> list[list[RankedItem]]:
+def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int] | np.ndarray] | None = None) -> list[list[RankedItem]]:
     """The k best items of every row, best first, ties by item index after rounding; `seen` items are left out.
 
     Args:

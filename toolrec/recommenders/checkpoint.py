@@ -217,9 +217,10 @@ def _tensors(folder: Path, member: Mapping[str, Any]) -> dict[str, torch.Tensor]
     _check_files(folder, member)
     place = folder / member["folder"] / "weights.safetensors"
     try:
-        return load_file(place)
+        tensors: dict[str, torch.Tensor] = load_file(place)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"the weights cannot be read ({error})", value=str(place)) from None
+    return tensors
 
 
 def _check_files(folder: Path, member: Mapping[str, Any]) -> None:

@@ -55,9 +55,13 @@ class Trainee(Protocol):
     """A member in training."""
 
     name: str
-    model: nn.Module
     weight_ID: Tensor
     """Item embeddings that the states are scored against."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What trains."""
+        ...
 
     def states(self, batch: Batch) -> Tensor:
         """States of the batch's positions, `[B, L, D]`."""

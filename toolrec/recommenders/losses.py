@@ -54,7 +54,7 @@ class _FullCrossEntropy(torch.autograd.Function):
 
 def full_cross_entropy(hidden_TD: Tensor, weight_ID: Tensor, target_T: Tensor) -> Tensor:
     """Mean over positions of the cross-entropy of the target among all items (row 0 of the weights is padding)."""
-    loss: Tensor = _FullCrossEntropy.apply(hidden_TD, weight_ID, target_T)
+    loss: Tensor = _FullCrossEntropy.apply(hidden_TD, weight_ID, target_T)  # type: ignore[no-untyped-call]
     return loss
 
 
