@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from toolrec.data import Dataset
+from toolrec.data import Dataset, Split
 from toolrec.evaluation.metrics import DEPTHS, pad_lists
 from toolrec.progress import track
 from toolrec.recommenders.fusion import LIST_LENGTH as FUSED_LENGTH
@@ -34,9 +34,7 @@ class ManyRecommender(Protocol):
     def score(self, history_BL: np.ndarray) -> np.ndarray:
         """Scores every item."""
 
-    def recommend_many(
-        self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True
-    ) -> list[list[RankedItem]]:
+    def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
         """The k best items for each history, best first."""
 
 
@@ -51,9 +49,7 @@ class _Remembered(ScoringRecommender):
     def score(self, history_BL: np.ndarray) -> np.ndarray:
         return self._inner.score(history_BL)
 
-    def recommend_many(
-        self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True
-    ) -> list[list[RankedItem]]:
+    def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
         keys = [tuple(int(item) for item in history) for history in histories]
         missing = [key for key in dict.fromkeys(keys) if key not in self._lists]
         if missing:
@@ -75,7 +71,7 @@ def recommend_for(
     dataset: Dataset,
     user_indexes: Sequence[int],
     *,
-    split: str,
+    split: Split,
     mask_seen: bool = True,
     length: int = max(DEPTHS),
 ) -> dict[str, np.ndarray]:

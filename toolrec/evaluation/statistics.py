@@ -80,7 +80,7 @@ def _means_of(value_BM: np.ndarray) -> Any:
         drawn_RB = np.atleast_2d(drawn)
         cells = drawn_RB + np.arange(len(drawn_RB))[:, None] * num_users
         times_RB = np.bincount(cells.ravel(), minlength=len(drawn_RB) * num_users).reshape(len(drawn_RB), num_users)
-        mean_RM = (times_RB @ value_BM) / num_users
+        mean_RM: np.ndarray = (times_RB @ value_BM) / num_users
         return mean_RM[0] if drawn.ndim == 1 else mean_RM.T
 
     return means
@@ -102,7 +102,8 @@ def paired_p_values(difference_BM: np.ndarray, config: Resampling) -> np.ndarray
 
     def mean_difference(sign: np.ndarray, axis: int) -> np.ndarray:
         # Rounded, so that sums of the same numbers in another order stay ties.
-        return np.round(sign @ difference_BM / num_users, 12)
+        mean: np.ndarray = np.round(sign @ difference_BM / num_users, 12)
+        return mean
 
     result = stats.permutation_test(
         (np.ones(num_users),),

@@ -91,14 +91,14 @@ def summarise(
     """
     _check(users, baseline_lists)
     resampling = resampling or Resampling()
-    target_B = dataset.targets(str(protocol["split"]))[users["user_index"].to_numpy(dtype=np.int64)].astype(np.int64)
+    target_B = dataset.targets(protocol["split"])[users["user_index"].to_numpy(dtype=np.int64)].astype(np.int64)
     finished_B = is_finished(users)
     rows = _surrogate_rows(users, target_B, finished_B, protocol)
     rows += [
         _Row(name=name, label=_label(name), position_B=positions_of(list_BK, target_B), list_length=list_BK.shape[1])
         for name, list_BK in _ordered(baseline_lists).items()
     ]
-    given = users.assign(final_items=_given_lists(users, "final_items", finished_B))
+    given = users.assign(final_items=pd.Series(_given_lists(users, "final_items", finished_B), index=users.index))
     wall_s = wall_s_of(users)
     return {
         **_rows_as_json(rows, finished_B, resampling),
@@ -130,14 +130,10 @@ def _list_length(protocol: Mapping[str, Any]) -> int:
 
 
 def _given_lists(users: pd.DataFrame, column: str, finished_B: np.ndarray) -> list[list[int]]:
-    return [
-        [int(item) for item in items] if finished else [] for items, finished in zip(users[column], finished_B, strict=True)
-    ]
+    return [[int(item) for item in items] if finished else [] for items, finished in zip(users[column], finished_B, strict=True)]
 
 
-def _surrogate_rows(
-    users: pd.DataFrame, target_B: np.ndarray, finished_B: np.ndarray, protocol: Mapping[str, Any]
-) -> list[_Row]:
+def _surrogate_rows(users: pd.DataFrame, target_B: np.ndarray, finished_B: np.ndarray, protocol: Mapping[str, Any]) -> list[_Row]:
     length = _list_length(protocol)
     rows = []
     for name, column in ((SURROGATE, "final_items"), (COMPLETED, "completed_items")):
@@ -186,11 +182,11 @@ def _rows_as_json(rows: list[_Row], finished_B: np.ndarray, resampling: Resampli
     for index, (name, metric) in enumerate(figures):
         result[name]["intervals"][metric] = _interval(low_M[index], high_M[index])
     for index, (row, reference, metric) in enumerate(pairs):
-        interval = _interval(low_M[len(figures) + index], high_M[len(figures) + index]) or [None, None]
+        place = len(figures) + index
         result[row.name][f"difference_to_{reference.name}"][metric] = {
             "mean": float(difference_BM[:, index].mean()),
-            "low": interval[0],
-            "high": interval[1],
+            "low": _number(low_M[place]),
+            "high": _number(high_M[place]),
             "p_value": _number(p_M[index]),
         }
     return result

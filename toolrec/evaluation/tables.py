@@ -1,0 +1,298 @@
+"""The summary as tables for a terminal: 80 columns are enough, colour is never needed to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from toolrec.evaluation.metrics import DEPTHS, METRICS
+from toolrec.evaluation.summary import COMPLETED, REFERENCES, SURROGATE, rows_of
+from toolrec.evaluation.text import printable
+
+MAIN_DEPTH = 10
+NOTHING = "–"
+SHOWN_NAMES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
+BEST_STYLE = "bold"
+DIFFERENCE_METRICS = ("ndcg@10", "recall@10")
+
+
+def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the tables of a summary, below them what was run and what happened."""
+    (console or Console(highlight=False)).print(summary_renderable(summary))
+
+
+def summary_renderable(summary: Mapping[str, Any]) -> RenderableType:
+    """All that `print_summary` shows, for a console of any width."""
+    rows = rows_of(summary)
+    parts: list[RenderableType] = [_interval_table(summary, rows)]
+    parts += [_difference_table(rows, metric) for metric in DIFFERENCE_METRICS]
+    parts += [_depth_table(rows), _facts(summary)]
+    return Group(*parts)
+
+
+def shown_metric(metric: str) -> str:
+    """A figure's name on paper: `ndcg@10` is `NDCG@10`."""
+    name, _, depth = metric.partition("@")
+    return f"{SHOWN_NAMES[name]}@{depth}"
+
+
+def best_rows(rows: Mapping[str, Mapping[str, Any]], metric: str) -> set[str]:
+    """The rows that show the highest value of a figure; none where it is 0 everywhere."""
+    values = {name: round(row[metric], 4) for name, row in rows.items() if row.get(metric) is not None}
+    highest = max(values.values(), default=0.0)
+    return {name for name, value in values.items() if value == highest > 0}
+
+
+def _table(title: str) -> Table:
+    # Text, not str: a string would be read as markup.
+    return Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+
+
+def _label(row: Mapping[str, Any]) -> Text:
+    return Text(printable(str(row["label"]), limit=80))
+
+
+def _interval_table(summary: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    metrics = [f"{metric}@{MAIN_DEPTH}" for metric in METRICS]
+    confidence = float(summary["statistics"]["confidence"])
+    num_users = summary["counts"]["users"]
+    table = _table(f"All {num_users:,} users, {confidence:.0%} intervals; * best of the column")
+    table.add_column("", overflow="fold")
+    for metric in metrics:
+        table.add_column(shown_metric(metric), no_wrap=True)
+    best = {metric: best_rows(rows, metric) for metric in metrics}
+    for name, row in rows.items():
+        cells = [_figure(row, metric, name in best[metric], interval=True) for metric in metrics]
+        table.add_row(_label(row), *cells)
+    return table
+
+
+def _depth_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    metrics = [f"{metric}@{depth}" for depth in DEPTHS if depth != MAIN_DEPTH for metric in METRICS]
+    table = _table(f"At the other depths ({NOTHING} where the list is shorter)")
+    table.add_column("", overflow="fold")
+    for metric in metrics:
+        table.add_column(shown_metric(metric).replace("@", "\n@"), justify="right", no_wrap=True)
+    best = {metric: best_rows(rows, metric) for metric in metrics}
+    for name, row in rows.items():
+        table.add_row(_label(row), *(_figure(row, metric, name in best[metric]) for metric in metrics))
+    return table
+
+
+def _figure(row: Mapping[str, Any], metric: str, is_best: bool, *, interval: bool = False) -> Text:
+    value = row.get(metric)
+    if value is None:
+        return Text(NOTHING)
+    text = Text(f"{value:.4f}", style=BEST_STYLE if is_best else "")
+    text.append("*" if is_best else " ")
+    bounds = row["intervals"].get(metric) if interval else None
+    if bounds:
+        text.append(f"{_short(bounds[0])}–{_short(bounds[1])}", style="dim")
+    return text
+
+
+def _short(value: float) -> str:
+    """Three decimals without the leading zero."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _difference_table(rows: Mapping[str, Mapping[str, Any]], metric: str) -> Table:
+    table = _table(f"{shown_metric(metric)}: paired differences on the same users")
+    table.add_column("", overflow="fold")
+    for reference in REFERENCES:
+        table.add_column(f"to the {reference}", no_wrap=True)
+        table.add_column("p", no_wrap=True)
+    for row in rows.values():
+        cells: list[Text] = []
+        for reference in REFERENCES:
+            cells += _difference(row[f"difference_to_{reference}"].get(metric))
+        table.add_row(_label(row), *cells)
+    return table
+
+
+def _difference(difference: Mapping[str, Any] | None) -> list[Text]:
+    if difference is None:
+        return [Text(NOTHING), Text(NOTHING)]
+    shown = Text(f"{difference['mean']:+.3f}")
+    if difference["low"] is not None:
+        shown.append(f" {_signed(difference['low'])}…{_signed(difference['high'])}", style="dim")
+    return [shown, Text(shown_p_value(difference["p_value"]))]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("0.", ".", 1)
+
+
+def shown_p_value(p_value: float | None) -> str:
+    """A p-value in three decimals."""
+    if p_value is None:
+        return NOTHING
+    return "<.001" if p_value < 0.001 else _short(p_value)
+
+
+def _facts(summary: Mapping[str, Any]) -> RenderableType:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, text in facts(summary):
+        table.add_row(Text(name), Text(text))
+    return table
+
+
+def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is said below the tables, as (name, sentence)."""
+    lines = [(note_name, note) for note_name, note in _notes(summary)]
+    lines += [
+        ("protocol", protocol_line(summary["protocol"])),
+        ("users", _users_line(summary)),
+        ("finished users", _finished_line(summary)),
+        ("a user", _behaviour_line(summary["behaviour"])),
+        *_hit_lines(summary["hits"], summary),
+        *_cost_lines(summary),
+        ("statistics", _statistics_line(summary["statistics"])),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def _notes(summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for note in summary["protocol"].get("notes") or ():
+        yield "note", printable(str(note), limit=300)
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """What was run, every setting with its name."""
+    return "; ".join(f"{name} {value}" for name, value in protocol_entries(protocol))
+
+
+def protocol_entries(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The protocol's settings in words; nested ones are joined."""
+    entries = []
+    for name, value in protocol.items():
+        if name != "notes" and value is not None and value != {} and value != []:
+            entries.append((printable(name.replace("_", " "), limit=60), printable(_setting(value), limit=300)))
+    return entries
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_setting(part)}" for name, part in value.items() if part is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_setting(part) for part in value)
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def listed_counts(counts: Mapping[str, Any], *, limit: int = 12) -> str:
+    """Counts by name, `genre 12, none 3`; past `limit` of them the rest is only announced."""
+    shown = [f"{printable(str(name), limit=80)} {count:,}" for name, count in list(counts.items())[:limit]]
+    return ", ".join(shown) + (", …" if len(counts) > limit else "")
+
+
+def _users_line(summary: Mapping[str, Any]) -> str:
+    counts = summary["counts"]
+    failures = f"; failures: {listed_counts(counts['failures'])}" if counts["failures"] else ""
+    return f"{counts['users']:,}: {listed_counts(counts['ended_by'])}{failures}"
+
+
+def _finished_line(summary: Mapping[str, Any]) -> str:
+    counts = summary["counts"]
+    if counts["finished"] == counts["users"]:
+        return f"all {counts['users']:,} finished, so their figures are those above"
+    if not counts["finished"]:
+        return "none finished"
+    rows = rows_of(summary)
+    shown = []
+    for name in (SURROGATE, COMPLETED, *REFERENCES):
+        if name in rows:
+            of_finished = rows[name]["finished_users"]
+            shown.append(f"{name.replace('_', ' ')} {of_finished['ndcg@10']:.4f} / {of_finished['recall@10']:.4f}")
+    return f"{counts['finished']:,}, NDCG@10 / Recall@10: " + ", ".join(shown)
+
+
+def _behaviour_line(behaviour: Mapping[str, Any]) -> str:
+    means = [
+        f"{behaviour[key]['mean']:.2f} {name}"
+        for key, name in (
+            ("rounds", "rounds"),
+            ("tool_calls", "tool calls"),
+            ("llm_calls", "LLM calls"),
+            ("reasks", "re-asks"),
+        )
+    ]
+    return "mean of " + ", ".join(means)
+
+
+def _hit_lines(hits: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    ceiling, surrogate, equal = hits["ceiling"], hits["surrogate"], hits["equal_lists"]
+    calls = summary["behaviour"].get("tool_calls_by_mark") or {}
+    lines = [
+        ("tool calls", listed_counts(calls.get("calls", {}))),
+        (
+            "ceiling",
+            f"{ceiling['recall']:.4f} recall of all candidates, {ceiling['mean_candidates']:.1f} of them a user; "
+            f"{surrogate['num_hits']:,} of {ceiling['num_hits']:,} made it into the final list",
+        ),
+        ("hits", f"by first tool: {listed_counts(surrogate['by_first_mark'])}" if surrogate["num_hits"] else "none"),
+    ]
+    if surrogate["num_hits"]:
+        lines.append(("", f"by any tool: {listed_counts(surrogate['by_any_mark'])}"))
+    if equal["num_full_lists"]:
+        lines.append(("equal lists", _equal_line(equal)))
+    return lines
+
+
+def _equal_line(equal: Mapping[str, Any]) -> str:
+    by_mark = equal["num_in_order_by_mark"]
+    detail = f" ({listed_counts(by_mark)})" if by_mark else ""
+    return (
+        f"{equal['in_order']['any_tool']:.1%} of {equal['num_full_lists']:,} full lists are one tool's first items in order"
+        f"{detail}, {equal['in_order']['any_retrieval']:.1%} a retrieval tool's; "
+        f"{equal['as_set']['any_tool']:.1%} as a set"
+    )
+
+
+def _cost_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    speed = summary["users_per_s"]
+    lines = [
+        ("LLM", _tokens_line(purpose, tokens))
+        for purpose, tokens in summary["tokens"].items()
+        if purpose == "total" or len(summary["tokens"]) > 2
+    ]
+    lines = [(name if index == 0 else "", text) for index, (name, text) in enumerate(lines)]
+    events = summary["counts"]["events"]
+    if events:
+        lines.append(("events", listed_counts(events)))
+    if speed is not None:
+        lines.append(("speed", f"{speed:.1f} users/s, {summary['wall_s']:.1f} s from the first start to the last end"))
+    return lines
+
+
+def _tokens_line(purpose: str, tokens: Mapping[str, int]) -> str:
+    cached = f" ({tokens['cached_tokens']:,} cached)" if tokens["cached_tokens"] else ""
+    return (
+        f"{printable(purpose, limit=40)}: {tokens['num_calls']:,} calls ({tokens['num_attempts']:,} attempts), "
+        f"{tokens['prompt_tokens']:,} prompt tokens{cached}, {tokens['completion_tokens']:,} completion tokens"
+    )
+
+
+def _statistics_line(statistics: Mapping[str, Any]) -> str:
+    return f"{statistics['interval']}, {statistics['test']}; {statistics['num_resamples']:,} resamples, seed {statistics['seed']}"
+
+
+def table_text(summary: Mapping[str, Any], *, width: int = 80) -> str:
+    """The tables as plain text of the given width."""
+    console = Console(width=width, no_color=True, highlight=False, force_terminal=False)
+    with console.capture() as capture:
+        console.print(summary_renderable(summary))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def marks_in_order(counts: Sequence[Mapping[str, int]]) -> list[str]:
+    """Every name of several counts, once, in order of appearance."""
+    return list(dict.fromkeys(name for count in counts for name in count))
