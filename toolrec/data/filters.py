@@ -11,6 +11,10 @@ from toolrec.errors import ConfigError, DataError
 
 TieBreak = Literal["source_order", "item_id"]
 TIE_BREAKS: tuple[TieBreak, ...] = ("source_order", "item_id")
+Repeats = Literal["first", "keep"]
+REPEATS: tuple[Repeats, ...] = ("first", "keep")
+"""What happens when a user comes back to an item: with seen items masked, a repeated target could never be hit."""
+
 MIN_USER_INTERACTIONS = 3
 """One for each part of the leave-one-out split; a user with fewer has no history, or no target."""
 
@@ -19,15 +23,17 @@ MIN_USER_INTERACTIONS = 3
 class FilterConfig:
     """Which interactions stay.
 
-    Applied in this order: interactions below `min_rating`; of a repeated (user, item) pair all but the first; items
-    with fewer than `min_item_interactions` (once); then, again and again until nothing changes, users with fewer than
-    `min_user_interactions`, items with fewer than `k_core_items` and users with fewer than `k_core_users`.
+    Applied in this order: interactions below `min_rating`; of a repeated (user, item) pair all but the first, unless
+    `repeats` is `keep`; items with fewer than `min_item_interactions` (once); then, again and again until nothing
+    changes, users with fewer than 3 interactions, items with fewer than `k_core_items` and users with fewer than
+    `k_core_users`.
     """
 
     min_rating: float | None = None
     min_item_interactions: int = 1
     k_core_users: int = 1
     k_core_items: int = 1
+    repeats: Repeats = "first"
     tie_break: TieBreak = "source_order"
 
     def __post_init__(self) -> None:
@@ -38,6 +44,8 @@ class FilterConfig:
             raise ConfigError("min_rating must be a number", value=self.min_rating)
         if self.tie_break not in TIE_BREAKS:
             raise ConfigError("unknown tie-break", value=self.tie_break, allowed=TIE_BREAKS)
+        if self.repeats not in REPEATS:
+            raise ConfigError("unknown way with repeats", value=self.repeats, allowed=REPEATS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,9 +93,10 @@ def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order
             raise ConfigError("a minimum rating needs ratings, and this source has none", value=config.min_rating)
         rows = rows[ratings[rows] >= config.min_rating]
         report.below_min_rating = len(order) - len(rows)
-    firsts = _first_of_pairs(users[rows], items[rows])
-    report.repeated_pairs = len(rows) - len(firsts)
-    rows = rows[firsts]
+    if config.repeats == "first":
+        firsts = _first_of_pairs(users[rows], items[rows])
+        report.repeated_pairs = len(rows) - len(firsts)
+        rows = rows[firsts]
     frequent, report.rare_items = _frequent(items[rows], config.min_item_interactions)
     rows = _core(rows[frequent], users, items, config, report)
     report.interactions_after = len(rows)
@@ -109,12 +118,8 @@ def chronological(users: np.ndarray, timestamps: np.ndarray | None, tie_keys: np
         timestamps: along them; None keeps the source's order within a user.
         tie_keys: what orders equal timestamps; None keeps the source's order.
     """
-    keys: list[np.ndarray] = [np.arange(len(users))]
-    if tie_keys is not None:
-        keys.append(tie_keys)
-    if timestamps is not None:
-        keys.append(timestamps)
-    return np.lexsort([*keys, users])
+    keys = [key for key in (tie_keys, timestamps) if key is not None]
+    return np.lexsort([*keys, users])  # stable: what is equal in all keys stays in source order
 
 
 def item_id_keys(item_ids: list[str]) -> np.ndarray:
@@ -177,11 +182,11 @@ def _core(rows: np.ndarray, users: np.ndarray, items: np.ndarray, config: Filter
 
 def _sentences(report: FilterReport, config: FilterConfig) -> list[str]:
     told = (
-        (report.below_min_rating, f"interactions rated below {config.min_rating} dropped"),
-        (report.repeated_pairs, "repeated interactions of a user with the same item dropped, the first one kept"),
-        (report.rare_items, f"items with fewer than {config.min_item_interactions} interactions dropped"),
-        (report.k_core_items, f"items outside the {config.k_core_items}-core dropped"),
-        (report.k_core_users, f"users outside the {config.k_core_users}-core dropped"),
-        (report.short_users, f"users with fewer than {MIN_USER_INTERACTIONS} interactions dropped"),
+        (report.below_min_rating, f"interactions rated below {config.min_rating}"),
+        (report.repeated_pairs, "interactions of a user with an item that the user had before"),
+        (report.rare_items, f"items with fewer than {config.min_item_interactions} interactions"),
+        (report.k_core_items, f"items outside the core, with fewer than {config.k_core_items} interactions"),
+        (report.k_core_users, f"users outside the core, with fewer than {config.k_core_users} interactions"),
+        (report.short_users, f"users with fewer than {MIN_USER_INTERACTIONS} interactions"),
     )
-    return [f"{count:,} {what}" for count, what in told if count]
+    return [f"dropped {what}: {count:,}" for count, what in told if count]

@@ -123,9 +123,9 @@ def _pool(raw: RawData, items: RawItems, kept_codes: np.ndarray) -> tuple[Pool, 
                             hint="choose others with --attributes")  # fmt: skip
     notes = []
     if undescribed:
-        notes.append(f"{len(undescribed):,} items have interactions but no entry among the items: their id is their title")
+        notes.append(f"items without an entry in the item file, their id is their title: {len(undescribed):,}")
     if num_untitled:
-        notes.append(f"{num_untitled:,} items have no title: their id is their title")
+        notes.append(f"items without a title, their id is their title: {num_untitled:,}")
     return pool, index_of_code, notes
 
 

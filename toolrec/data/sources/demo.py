@@ -157,9 +157,10 @@ def _tastes(num_users: int, movies: _Movies, rng: np.random.Generator) -> np.nda
     genre_UI = (genre_UG @ movies.genres_IG.T) / genre_UG.max(axis=1, keepdims=True)
     mood_UI = (mood_UM @ movies.moods_IM.T) / mood_UM.max(axis=1, keepdims=True)
     era_UI = np.exp(-0.5 * ((movies.years_I[None, :] - era_U[:, None]) / _ERA_YEARS) ** 2)
-    return (
+    taste_UI: np.ndarray = (
         _TASTE_GENRE * care_U3[:, :1] * genre_UI + _TASTE_MOOD * care_U3[:, 1:2] * mood_UI + _TASTE_ERA * care_U3[:, 2:] * era_UI
     )
+    return taste_UI
 
 
 def _watch(taste_UI: np.ndarray, movies: _Movies, rng: np.random.Generator) -> RawInteractions:
@@ -188,8 +189,8 @@ def _watch(taste_UI: np.ndarray, movies: _Movies, rng: np.random.Generator) -> R
     times_s = _FIRST_DAY_S + rng.integers(900 * 86_400, size=(num_users, 1)) + np.cumsum(gaps_s, axis=1)
     liked = taste_UI[rows[:, None], watched] + 0.8 * movies.popularity_I[watched] + rng.normal(size=watched.shape)
     stars = 1 + np.searchsorted(np.quantile(liked, [0.06, 0.18, 0.45, 0.8]), liked)
-    is_kept = np.arange(MAX_LENGTH) < lengths_U[:, None]
-    users, places = np.nonzero(is_kept)
+    is_kept_UL = np.less(np.arange(MAX_LENGTH), lengths_U[:, None])
+    users, places = np.nonzero(is_kept_UL)
     return RawInteractions(
         user_ids=[f"u{number:04d}" for number in range(1, num_users + 1)],
         item_ids=[f"m{number:03d}" for number in range(1, num_items + 1)],
