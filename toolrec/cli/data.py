@@ -194,8 +194,7 @@ def _facts_table(dataset: Dataset) -> Any:
         "ratings": "yes" if dataset.has_ratings else "no",
         "timestamps": manifest["timestamp_kind"],
         "split": "leave-one-out: last item test, last but one validation",
-        "filters": ", ".join(f"{name} {value}" for name, value in manifest["filters"].items() if value not in (None, 1))
-        or "none",
+        "filters": _filters(manifest["filters"]),
         "repeats": "the first time kept" if manifest["filters"]["repeats"] == "first" else "all kept",
         "tie-break": manifest["tie_break"],
         "items are called": f"{manifest['domain']['item']}, {manifest['domain']['items']}; {manifest['domain']['consumed']}",
@@ -205,6 +204,12 @@ def _facts_table(dataset: Dataset) -> Any:
     for fact, value in facts.items():
         table.add_row(fact, value)
     return table
+
+
+def _filters(filters: dict[str, Any]) -> str:
+    """The filters that do something."""
+    active = {name: value for name, value in filters.items() if name != "repeats" and value not in (None, 1)}
+    return ", ".join(f"{name} {value}" for name, value in active.items()) or "none"
 
 
 def _attributes_table(dataset: Dataset) -> Any:

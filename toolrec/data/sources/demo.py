@@ -3,7 +3,7 @@
 What is planted, and why no method is perfect: a user's next movie has the largest sum of
 
     taste         weights over genres and moods that are the user's own, and closeness to the user's era
-    phase         the genre of the last movie pulls, until it lets go with a fixed chance (sequential structure)
+    phase         a genre of the last movie pulls, unless a draw ends it (sequential structure)
     follow-up     every movie has a few successors that are likely right after it (sequential structure)
     popularity    a long-tailed quality of the movie, the same for all
     noise         Gumbel, so that the choice is a draw from a softmax
@@ -51,6 +51,7 @@ _ERA_YEARS = 9.0
 _PHASE_PULL, _PHASE_ENDS = 1.2, 0.25
 _NUM_SUCCESSORS, _SUCCESSOR_PULL = 3, 2.6
 _POPULARITY = 0.75
+_STAR_QUANTILES = (0.06, 0.18, 0.45, 0.8)  # as in other pools of movies, most ratings are good ones
 _FIRST_DAY_S = 1_577_836_800  # 2020-01-01
 
 
@@ -63,6 +64,7 @@ class DemoConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # Titles are unique pairs of words; histories end well before the pool does.
         most = len(_ADJECTIVES) * len(_NOUNS)
         if not 2 * MAX_LENGTH <= self.num_items <= most:
             raise ConfigError("the demo cannot have that many items", value=self.num_items, allowed=f"{2 * MAX_LENGTH} to {most}")
@@ -166,39 +168,46 @@ def _tastes(num_users: int, movies: _Movies, rng: np.random.Generator) -> np.nda
 def _watch(taste_UI: np.ndarray, movies: _Movies, rng: np.random.Generator) -> RawInteractions:
     num_users, num_items = taste_UI.shape
     lengths_U = np.clip(rng.lognormal(np.log(24), 0.5, size=num_users), MIN_LENGTH, MAX_LENGTH).astype(np.int64)
-    rows = np.arange(num_users)
-    seen_UI = np.zeros((num_users, num_items), dtype=bool)
-    phase_UG = np.zeros((num_users, len(GENRES)))
-    pull_UI = np.zeros((num_users, num_items))
-    watched = np.zeros((num_users, MAX_LENGTH), dtype=np.int64)
-    for place in range(MAX_LENGTH):
-        noise_UI = rng.gumbel(size=(num_users, num_items))
-        score_UI = (
-            taste_UI + _POPULARITY * movies.popularity_I + _PHASE_PULL * (phase_UG @ movies.genres_IG.T) + pull_UI + noise_UI
-        )
-        score_UI[seen_UI] = -np.inf
-        chosen_U = np.argmax(score_UI, axis=1)
-        watched[:, place] = chosen_U
-        seen_UI[rows, chosen_U] = True
-        ends_U = rng.random(num_users) < _PHASE_ENDS
-        first_genre_U = np.argmax(movies.genres_IG[chosen_U] + 0.5 * rng.random((num_users, len(GENRES))), axis=1)
-        phase_UG = np.where(ends_U[:, None], 0.0, np.eye(len(GENRES))[first_genre_U])
-        pull_UI[:] = 0
-        pull_UI[rows[:, None], movies.successors_IS[chosen_U]] = _SUCCESSOR_PULL
-    gaps_s = rng.exponential(2.5 * 86_400, size=watched.shape).astype(np.int64) + 5_400
-    times_s = _FIRST_DAY_S + rng.integers(900 * 86_400, size=(num_users, 1)) + np.cumsum(gaps_s, axis=1)
-    liked = taste_UI[rows[:, None], watched] + 0.8 * movies.popularity_I[watched] + rng.normal(size=watched.shape)
-    stars = 1 + np.searchsorted(np.quantile(liked, [0.06, 0.18, 0.45, 0.8]), liked)
-    is_kept_UL = np.less(np.arange(MAX_LENGTH), lengths_U[:, None])
-    users, places = np.nonzero(is_kept_UL)
+    watched_UL = _choose(taste_UI, movies, rng)
+    gaps_s_UL = rng.exponential(2.5 * 86_400, size=watched_UL.shape).astype(np.int64) + 5_400
+    times_s_UL = _FIRST_DAY_S + rng.integers(900 * 86_400, size=(num_users, 1)) + np.cumsum(gaps_s_UL, axis=1)
+    taste_UL = np.take_along_axis(taste_UI, watched_UL, axis=1)
+    liked_UL = taste_UL + 0.8 * movies.popularity_I[watched_UL] + rng.normal(size=watched_UL.shape)
+    stars_UL = 1 + np.searchsorted(np.quantile(liked_UL, _STAR_QUANTILES), liked_UL)
+    users, places = np.nonzero(np.arange(MAX_LENGTH) < lengths_U[:, None])
     return RawInteractions(
         user_ids=[f"u{number:04d}" for number in range(1, num_users + 1)],
         item_ids=[f"m{number:03d}" for number in range(1, num_items + 1)],
         users=users.astype(np.int32),
-        items=watched[users, places].astype(np.int32),
-        ratings=stars[users, places].astype(np.float32),
-        timestamps=times_s[users, places].astype(np.float64),
+        items=watched_UL[users, places].astype(np.int32),
+        ratings=stars_UL[users, places].astype(np.float32),
+        timestamps=times_s_UL[users, places].astype(np.float64),
     )
+
+
+def _choose(taste_UI: np.ndarray, movies: _Movies, rng: np.random.Generator) -> np.ndarray:
+    """watched_UL: the movies that every user chooses one after another, none twice."""
+    num_users, num_items = taste_UI.shape
+    rows = np.arange(num_users)
+    base_UI = taste_UI + _POPULARITY * movies.popularity_I
+    seen_UI = np.zeros((num_users, num_items), dtype=bool)
+    phase_UG = np.zeros((num_users, len(GENRES)))
+    follow_up_UI = np.zeros((num_users, num_items))
+    watched_UL = np.zeros((num_users, MAX_LENGTH), dtype=np.int64)
+    for place in range(MAX_LENGTH):
+        phase_UI = _PHASE_PULL * (phase_UG @ movies.genres_IG.T)
+        score_UI = base_UI + phase_UI + follow_up_UI + rng.gumbel(size=(num_users, num_items))
+        score_UI[seen_UI] = -np.inf
+        chosen_U = np.argmax(score_UI, axis=1)
+        watched_UL[:, place] = chosen_U
+        seen_UI[rows, chosen_U] = True
+        ends_U1 = rng.random((num_users, 1)) < _PHASE_ENDS
+        # A movie of several genres pulls towards one of them.
+        genre_U = np.argmax(movies.genres_IG[chosen_U] + 0.5 * rng.random((num_users, len(GENRES))), axis=1)
+        phase_UG = np.where(ends_U1, 0.0, np.eye(len(GENRES))[genre_U])
+        follow_up_UI[:] = 0
+        follow_up_UI[rows[:, None], movies.successors_IS[chosen_U]] = _SUCCESSOR_PULL
+    return watched_UL
 
 
 def _names(flags: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, ...]]:
