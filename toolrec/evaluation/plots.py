@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -38,8 +39,10 @@ SETTINGS: dict[Any, Any] = {
     "xtick.labelcolor": "#222222",
     "ytick.labelcolor": "#222222",
 }
-LABEL_LENGTH = 46
-ROW_INCHES = 0.3
+LABEL_LENGTH = 60
+LABEL_LINE = 30
+"""Characters of a row's name on one line; longer names take two."""
+ROW_INCHES = 0.32
 WIDTH_INCHES = 8.6
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 XLINK_NAMESPACE = "http://www.w3.org/1999/xlink"
@@ -140,7 +143,7 @@ def plot_ceiling(summary: Mapping[str, Any]) -> str:
         colors = [GREY if key == "ceiling" else _color(key) for _, key in bars]
         axis.barh(range(len(bars)), [value or 0 for value in values], color=colors, height=0.6)
         for place, value in enumerate(values):
-            axis.text((value or 0), place, f" {value or 0:.3f}", va="center", color="#222222")
+            axis.annotate(f"{value or 0:.3f}", (value or 0, place), xytext=(5, 0), textcoords="offset points", va="center")
         axis.set_xlim(0, max([value or 0 for value in values] + [0.01]) * 1.12)
         axis.set_title("share of users whose target is …", fontsize=9, loc="left")
         axis.grid(axis="y", visible=False)
@@ -166,7 +169,8 @@ def _dot(axis: Axes, place: int, value: float | None, interval: Sequence[float] 
 
 
 def _name_rows(axis: Axes, names: Sequence[str]) -> None:
-    axis.set_yticks(range(len(names)), [printable(str(name), limit=LABEL_LENGTH) for name in names])
+    shown = ["\n".join(textwrap.wrap(printable(str(name), limit=LABEL_LENGTH), LABEL_LINE)) for name in names]
+    axis.set_yticks(range(len(names)), shown)
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
@@ -174,9 +178,10 @@ def _svg(draw: Any, *, height: float, prefix: str, label: str) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, height), layout=ConstrainedLayoutEngine(wspace=0.06))
         FigureCanvasSVG(figure)
         draw(figure)
         buffer = io.StringIO()

@@ -13,7 +13,11 @@ import numpy as np
 from scipy import stats
 
 BATCH_CELLS = 1_500_000
-"""Users times resamples worked on at a time (12 MB an array of 8 bytes)."""
+"""Users times resamples of the bootstrap worked on at a time (12 MB an array of 8 bytes)."""
+
+PERMUTATION_BATCH_CELLS = 8_000_000
+PERMUTATION_BATCH = 256
+"""The permutation test takes each user in turn in every batch: a few large batches, bounded by cells for many users."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +42,9 @@ class Resampling:
             **asdict(self),
         }
 
-    def batch(self, num_users: int) -> int:
+    def batch(self, num_users: int, *, cells: int = BATCH_CELLS) -> int:
         """Resamples in one batch, so that memory stays bounded."""
-        return max(1, min(self.num_resamples, BATCH_CELLS // max(num_users, 1)))
+        return max(1, min(self.num_resamples, cells // max(num_users, 1)))
 
 
 def bootstrap_intervals(value_BM: np.ndarray, config: Resampling) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +114,7 @@ def paired_p_values(difference_BM: np.ndarray, config: Resampling) -> np.ndarray
         mean_difference,
         permutation_type="samples",
         n_resamples=config.num_resamples,
-        batch=config.batch(num_users),
+        batch=min(PERMUTATION_BATCH, config.batch(num_users, cells=PERMUTATION_BATCH_CELLS)),
         vectorized=True,
         rng=np.random.default_rng(config.seed),
     )
