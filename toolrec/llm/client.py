@@ -1,0 +1,298 @@
+"""The client: one call of an OpenAI-like chat endpoint, with its retries, limits and peculiarities."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import httpx2
+import openai
+
+from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError
+from toolrec.llm.config import LLMConfig
+from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask
+from toolrec.llm.replies import UnusableReplyError, read_completion
+from toolrec.llm.retry import (
+    AttemptFailedError,
+    ParameterRefusedError,
+    build_retrying,
+    is_retryable_status,
+    read_retry_after,
+)
+from toolrec.records import Completion, Message
+
+CONNECT_TIMEOUT_S = 15.0
+CHAT_PATH = "/chat/completions"
+MODELS_PATH = "/models"
+_TRANSPORT_ERRORS = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError)
+_ONLY_BEARER: Any = {"security": {"bearer_auth": True}}
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call under way: what is asked, and what happened so far."""
+
+    messages: Sequence[Message]
+    tools: Sequence[dict[str, Any]] | None
+    stop: Sequence[str]
+    deadline_s: float
+    num_attempts: int = 0
+    num_failures: int = 0
+    sent: dict[str, Any] = field(default_factory=dict)
+
+
+class OpenAIChat:
+    """An LLM behind an OpenAI-like endpoint; one per event loop.
+
+    Attributes:
+        counts: what happened over all calls, by kind: `retry`, `parameter_refused:NAME`, `usage_missing`, `cut_by_client`.
+        refused_parameters: what this endpoint did not take and is no longer sent.
+
+    Raises:
+        ConfigError: OpenAI's own address without a key.
+    """
+
+    def __init__(self, config: LLMConfig) -> None:
+        self.config = config
+        self.counts: Counter[str] = Counter()
+        self.refused_parameters: set[str] = set()
+        key = config.read_key()
+        self._secrets = (key,)
+        self._token_limit = TOKEN_LIMITS[1] if config.is_openai else TOKEN_LIMITS[0]
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._retrying = build_retrying(config)
+        timeout = httpx2.Timeout(config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S), pool=None)
+        limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
+        self._client = openai.AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=key,
+            max_retries=0,
+            timeout=timeout,
+            default_headers=None if config.is_openai else {"OpenAI-Organization": "", "OpenAI-Project": ""},
+            http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout, trust_env=not config.is_local),
+        )
+
+    def __repr__(self) -> str:
+        return f"OpenAIChat({self.config!r})"
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    async def __aenter__(self) -> OpenAIChat:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        stop: Sequence[str] | None = None,
+    ) -> Completion:
+        """One reply; a call that waits for its next attempt keeps its place in the concurrency.
+
+        Raises:
+            LLMUnavailableError: every attempt failed, or the total time is over.
+            LLMRefusedError: the endpoint's answer is final.
+            ContextTooLongError: the messages do not fit.
+        """
+        async with self._slots:
+            started_s = time.monotonic()
+            call = _Call(messages, tools, tuple(stop or ()), started_s + self.config.total_timeout_s)
+            try:
+                return await self._retrying.copy()(self._attempt, call)
+            except AttemptFailedError as error:
+                failure = error
+            raise self._given_up(failure, call, time.monotonic() - started_s)
+
+    async def list_models(self) -> list[str] | None:
+        """The models that the endpoint names, or None where it has no such list; one request, no retries.
+
+        Raises:
+            LLMUnavailableError: the endpoint cannot be reached.
+            LLMRefusedError: the key is not taken.
+        """
+        try:
+            async with asyncio.timeout(self.config.timeout_s):
+                response = await self._client.get(MODELS_PATH, cast_to=httpx2.Response, options=_ONLY_BEARER)
+            data = response.json()
+            return [str(entry["id"]) for entry in data["data"]]
+        except openai.APIStatusError as error:
+            status, body = error.status_code, ErrorBody(error.response.text, secrets=self._secrets)
+        except TimeoutError:
+            raise LLMUnavailableError(f"no answer from {self.config.base_url} in {self.config.timeout_s:g} s") from None
+        except _TRANSPORT_ERRORS as error:
+            raise LLMUnavailableError(
+                f"cannot reach {self.config.base_url}: {self._transport_reason(error)}", hint=_REACH_HINT
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            return None
+        if status in (401, 403):
+            raise self._refused(status, body)
+        return None
+
+    async def _attempt(self, call: _Call) -> Completion:
+        """One request and its reading; errors are raised outside the except blocks, so that no key hangs on to them."""
+        call.num_attempts += 1
+        call.sent = self._request(call)
+        failure: Exception
+        try:
+            async with asyncio.timeout(min(self.config.timeout_s, call.deadline_s - time.monotonic())):
+                response = await self._client.post(
+                    CHAT_PATH, content=json.dumps(call.sent).encode(), cast_to=httpx2.Response, options=_JSON_OPTIONS
+                )
+            return self._read(response.content, call)
+        except openai.APIStatusError as error:
+            body = ErrorBody(error.response.text, secrets=self._secrets)
+            failure = self._failure(error.status_code, body, call, read_retry_after(error.response.headers))
+        except (TimeoutError, openai.APITimeoutError) as error:
+            failure = self._failed(self._transport_reason(error), call)
+        except _TRANSPORT_ERRORS as error:
+            failure = self._failed(self._transport_reason(error), call)
+        except (UnusableReplyError, ValueError, RecursionError) as error:
+            failure = self._failed(str(error) if isinstance(error, UnusableReplyError) else "the reply is no valid JSON", call)
+        raise failure
+
+    def _request(self, call: _Call) -> dict[str, Any]:
+        """The request's body, without what this endpoint refused before."""
+        config = self.config
+        body: dict[str, Any] = {"model": config.model, "messages": list(call.messages)}
+        if call.tools:
+            body["tools"] = list(call.tools)
+            if config.parallel_tool_calls is not None:
+                body["parallel_tool_calls"] = config.parallel_tool_calls
+        if call.stop:
+            body["stop"] = list(call.stop)
+        if config.temperature is not None:
+            body["temperature"] = config.temperature
+        if config.seed is not None:
+            body["seed"] = config.seed
+        if config.max_output_tokens is not None:
+            body[self._token_limit] = config.max_output_tokens
+        for name in self.refused_parameters:
+            body.pop(name, None)
+        return body
+
+    def _read(self, content: bytes, call: _Call) -> Completion:
+        data = json.loads(content)
+        if isinstance(data, dict) and data.get("error") and not data.get("choices"):
+            raise self._error_with_status_200(data, content, call)
+        completion = read_completion(data, stop=call.stop, num_attempts=call.num_attempts)
+        if completion.usage.prompt_tokens == 0:
+            self.counts["usage_missing"] += 1
+        if completion.finish_reason == "content_filter" and not completion.text and not completion.tool_calls:
+            raise LLMRefusedError("the endpoint's content filter kept the reply back", value=self.config.model)
+        return completion
+
+    def _error_with_status_200(self, data: dict[str, Any], content: bytes, call: _Call) -> Exception:
+        """Some proxies answer 200 and put the error, with the status as its code, into the body."""
+        error = data["error"]
+        code = error.get("code") if isinstance(error, dict) else None
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        return self._failure(status, ErrorBody(content.decode(errors="replace"), secrets=self._secrets), call, None)
+
+    def _failure(self, status: int, body: ErrorBody, call: _Call, retry_after_s: float | None) -> Exception:
+        """What an error answer means for the call."""
+        if status in (400, 413, 422) and body.is_context_too_long:
+            return ContextTooLongError(f"the messages do not fit the model: {body.message}", value=self.config.model)
+        if is_retryable_status(status) and body.code != "insufficient_quota":
+            return self._failed(
+                f"HTTP {status}: {body.message}" if body.message else f"HTTP {status}", call, status, retry_after_s
+            )
+        if status in (400, 422):
+            parameter = body.refused_parameter(call.sent)
+            if parameter is not None:
+                self._adapt(parameter)
+                return ParameterRefusedError(parameter)
+        return self._refused(status, body)
+
+    def _adapt(self, parameter: str) -> None:
+        """Remembers a refused parameter; a token limit is first tried under its other name."""
+        if parameter in self.refused_parameters:
+            return
+        self.refused_parameters.add(parameter)
+        self.counts[f"parameter_refused:{parameter}"] += 1
+        if parameter in TOKEN_LIMITS:
+            self._token_limit = TOKEN_LIMITS[1 - TOKEN_LIMITS.index(parameter)]
+
+    def _failed(
+        self, reason: str, call: _Call, status: int | None = None, retry_after_s: float | None = None
+    ) -> AttemptFailedError:
+        call.num_failures += 1
+        if call.num_failures > 1:
+            self.counts["retry"] += 1
+        return AttemptFailedError(reason, number=call.num_failures, status=status, retry_after_s=retry_after_s)
+
+    def _refused(self, status: int, body: ErrorBody) -> LLMRefusedError:
+        """The final answer as an error, with what to do about it."""
+        reason = body.message or "no reason given"
+        where = f"{self.config.base_url} refused the request with HTTP {status}: {reason}"
+        hint = None
+        if status in (401, 403):
+            hint = f"check the key in the environment variable {self.config.api_key_env}"
+        elif status == 404 and "model" not in reason.lower():
+            hint = "check the address; it usually ends in /v1"
+        elif status == 404:
+            hint = "check --llm-model"
+        elif body.code == "insufficient_quota":
+            hint = "the account has no credit left"
+        elif body.is_content_filter:
+            hint = "the endpoint's content filter refused the messages"
+        elif "tool" in reason.lower():
+            hint = "where the endpoint has no native tool calls, use --protocol text"
+        return LLMRefusedError(where, hint=hint)
+
+    def _given_up(self, failure: AttemptFailedError, call: _Call, elapsed_s: float) -> LLMError:
+        hint = _REACH_HINT if failure.status is None else None
+        if failure.status == 429:
+            hint = "lower --concurrency or wait"
+        return LLMUnavailableError(
+            f"no reply from {self.config.base_url} after {call.num_attempts} attempts in {elapsed_s:.1f} s: {failure.reason}",
+            hint=hint,
+        )
+
+    def _transport_reason(self, error: BaseException) -> str:
+        """Why there was no answer, from the innermost error that says it."""
+        for cause in _chain(error):
+            if isinstance(cause, ConnectionRefusedError):
+                return "connection refused; is the endpoint running?"
+            if isinstance(cause, (socket.gaierror, aiohttp.ClientConnectorDNSError)):
+                return "the host name cannot be resolved"
+            if isinstance(cause, (ssl.SSLError, aiohttp.ClientSSLError)):
+                return "the TLS connection failed; is it http instead of https, or a certificate of your own?"
+            if isinstance(cause, aiohttp.ServerDisconnectedError):
+                return "the endpoint closed the connection without an answer"
+            if isinstance(cause, ConnectionResetError):
+                return "the connection was reset"
+            if isinstance(cause, aiohttp.ClientPayloadError):
+                return "the reply broke off"
+        if any(isinstance(cause, (TimeoutError, httpx2.TimeoutException)) for cause in _chain(error)):
+            return f"no answer within {self.config.timeout_s:g} s"
+        last = list(_chain(error))[-1]
+        return mask(f"{type(last).__name__}: {last}", self._secrets)
+
+
+_REACH_HINT = "try it with `toolrec llm check`"
+_JSON_OPTIONS: Any = {**_ONLY_BEARER, "headers": {"Content-Type": "application/json"}}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, outermost first; of several connection tries the last."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        inner = getattr(current, "os_error", None)
+        current = inner if isinstance(inner, BaseException) else current.__cause__ or current.__context__

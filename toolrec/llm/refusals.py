@@ -1,0 +1,117 @@
+"""Error answers of endpoints: what was refused, and whether the request can be changed so that it is taken."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+MASK = "***"
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+"""Two names of one limit: endpoints know the one, the other or both."""
+
+ADAPTABLE = (*TOKEN_LIMITS, "temperature", "stop", "seed", "parallel_tool_calls")
+"""Parameters without which a request still makes sense."""
+
+_CONTEXT = re.compile(
+    r"context[ _-]?(?:length|window|size)|maximum (?:context|prompt|input)|prompt is too long|too many (?:input )?tokens"
+    r"|input (?:length|tokens?|is too long)|reduce the length|longer than the model",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|invalid|extra (?:inputs|fields)"
+    r"|does not (?:accept|take)|only the default|use '?max_|not compatible|incompatible|deprecated",
+    re.IGNORECASE,
+)
+_SECRETS = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{6,}|\bsk-[\w-]{8,}")
+_NAMED = {
+    name: re.compile(
+        rf"['\"`]{name}['\"`]|\b(?:parameter|argument|field|input|keyword)s?:?\s+{name}\b"
+        rf"|\b{name}(?:\s+(?:is|was|are|parameter|not|cannot|must|does|value)\b|:)",
+        re.IGNORECASE,
+    )
+    for name in ADAPTABLE
+}
+
+
+class ErrorBody:
+    """An endpoint's error answer, read as well as it can be.
+
+    Args:
+        raw: the body as it came, JSON or not.
+        secrets: texts to mask wherever they stand.
+    """
+
+    def __init__(self, raw: str, *, secrets: Iterable[str] = ()) -> None:
+        self.code = ""
+        self.param = ""
+        message = ""
+        try:
+            data: Any = json.loads(raw)
+        except (ValueError, RecursionError):
+            data = None
+        if isinstance(data, dict):
+            error = data.get("error", data)
+            if isinstance(error, dict):
+                self.code = str(error.get("code") or "")
+                self.param = str(error.get("param") or "")
+                message = _text_of(error.get("message") or error.get("detail") or error.get("msg"))
+            else:
+                message = _text_of(error)
+        self.message = mask(message or _plain(raw), secrets)
+
+    @property
+    def is_context_too_long(self) -> bool:
+        """Whether the messages do not fit the model's context."""
+        return self.code == "context_length_exceeded" or bool(_CONTEXT.search(self.message))
+
+    @property
+    def is_content_filter(self) -> bool:
+        """Whether a filter refused the messages."""
+        return self.code == "content_filter" or "content management policy" in self.message
+
+    def refused_parameter(self, sent: Iterable[str]) -> str | None:
+        """The adaptable one of the `sent` parameters that the answer refuses; the one it names first."""
+        names = [name for name in ADAPTABLE if name in sent]
+        if self.param:
+            last = re.split(r"[.\[/]", self.param)[-1]
+            return next((name for name in names if name in (self.param, last)), None)
+        if not _REFUSAL.search(self.message):
+            return None
+        places = [(found.start(), name) for name in names if (found := _NAMED[name].search(self.message))]
+        return min(places)[1] if places else None
+
+
+def mask(text: str, secrets: Iterable[str]) -> str:
+    """`text` without keys: the known ones, and what looks like one."""
+    for secret in secrets:
+        if len(secret) >= 4:
+            text = text.replace(secret, MASK)
+    return _SECRETS.sub(lambda found: (found.group(1) or "") + MASK, text)
+
+
+def _text_of(value: Any) -> str:
+    """A message from whatever stands in its place; FastAPI lists its complaints as `{loc, msg}`."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = []
+        for entry in value[:10]:
+            if isinstance(entry, dict) and "msg" in entry:
+                where = entry.get("loc")
+                name = where[-1] if isinstance(where, list) and where else ""
+                parts.append(f"'{name}': {entry['msg']}")
+            else:
+                parts.append(str(entry))
+        return "; ".join(parts)
+    return str(value)
+
+
+def _plain(raw: str, limit: int = 500) -> str:
+    """A body that is no JSON error, as one short line; an HTML page's tags are left out."""
+    if "<html" in raw[:1000].lower():
+        raw = re.sub(r"<[^<>]{0,500}>", " ", raw[:4000])
+    return " ".join(raw[: 4 * limit].split())[:limit]
