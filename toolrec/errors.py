@@ -122,7 +122,20 @@ class RunStoppedError(ToolRecError):
 
 
 class ReplyError(ToolRecError):
-    """The LLM's reply cannot be used as an action or a list; the message is the reason it is told."""
+    """The LLM's reply cannot be used as an action or a list; the message is the reason it is told, `kind` is counted."""
+
+    def __init__(
+        self, message: str, *, kind: str = "unreadable", value: Any = None, allowed: Any = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, value=value, allowed=allowed, hint=hint)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_reply, (self.message, self.kind, self.value, self.allowed, self.hint)
+
+
+def _restore_reply(message: str, kind: str, value: Any, allowed: Any, hint: str | None) -> ReplyError:
+    return ReplyError(message, kind=kind, value=value, allowed=allowed, hint=hint)
 
 
 class ToolError(ToolRecError):

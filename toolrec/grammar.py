@@ -13,13 +13,16 @@ Prompts (surrogate), rank prompts (tools) and the embedded endpoint share it, so
     rank prompt   headings `History (oldest first):`, `Candidates:`, then `Rank by: genre` and `Return: 20`;
                   the reply is one `<id>` a line
     actions       `Retrieve[genre, 20]`, `Rank[genre, 20]`, `Finish[<id>, <id>, …]`; attribute `none` is the plain backbone
+    lists         read back tolerantly (`list_entries`): ids, titles, both, on lines or separated, numbered, JSON
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 HISTORY_HEADING = "History (oldest first):"
 CANDIDATES_HEADING = "Candidates:"
@@ -74,7 +77,8 @@ def parse_item_line(text: str) -> ItemLine | None:
     if match is None:
         return None
     number, item_id, rest = match.groups()
-    title, *raw_fields = rest.split(" | ")
+    # Without a title the fields follow the id directly; the space before the first pipe is gone by then.
+    title, *raw_fields = (" " + rest if rest.startswith("| ") else rest).split(" | ")
     fields = []
     for raw in raw_fields:
         name, colon, values = raw.partition(": ")
@@ -101,3 +105,134 @@ def lines_after(heading: str, text: str) -> Iterable[ItemLine]:
             yield line
         elif started and raw.strip():
             return
+
+
+MAX_LIST_CHARACTERS = 100_000
+"""What is read of a list at most."""
+MAX_LIST_ENTRIES = 200
+MAX_ENTRY_CHARACTERS = 300
+
+_NUMBERED = re.compile(r"^[ \t]{0,20}(?:\(?\d{1,3}[.):][ \t]+|[-*•–][ \t]+)")
+_ID_OR_SEPARATOR = re.compile(r"<([^<>|\n]{1,512})>|[,;]")
+_QUOTED_OR_SEPARATOR = re.compile(r"\"[^\"\n]{1,300}\"|“[^”\n]{1,300}”|[,]")
+_AROUND_ENTRY = " \t\r*`_\"'“”.,;"
+
+
+def list_entries(text: str) -> list[str]:
+    """The entries of a list that an LLM wrote, each an id or a title as written, `<id> title` where it gave both.
+
+    Reads JSON, `<id>` forms with or without titles, one entry a line (numbered or not), and entries separated by
+    semicolons or commas. Where some lines are numbered or carry an `<id>`, the others are taken for prose. A title
+    with a comma in it comes apart where nothing else separates entries; `Memory` puts it together again.
+    """
+    text = text[:MAX_LIST_CHARACTERS]
+    entries = _json_entries(text)
+    if entries is None:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if _ITEM_ID.search(text):
+            entries = _entries_with_ids(lines)
+        elif len(lines) > 1:
+            numbered = [line for line in lines if _NUMBERED.match(line)]
+            entries = [_NUMBERED.sub("", line) for line in numbered or lines]
+        elif ";" in text:
+            entries = text.split(";")
+        else:
+            entries = _split_commas(text)
+    shortened = (_entry(entry) for entry in entries[: 2 * MAX_LIST_ENTRIES])
+    return [entry for entry in shortened if entry][:MAX_LIST_ENTRIES]
+
+
+def _entry(text: str) -> str:
+    stripped = text.strip().strip(_AROUND_ENTRY)
+    # A closing mark that belongs to an abbreviation at the end of a title is no loss: titles are compared without marks.
+    return stripped[:MAX_ENTRY_CHARACTERS].strip()
+
+
+def _json_entries(text: str) -> list[str] | None:
+    stripped = text.strip()
+    if stripped.startswith("```"):
+        stripped = stripped.strip("`").removeprefix("json").strip()
+    data: Any = None
+    for attempt in (stripped, f"[{stripped}]"):
+        if data is None and attempt[:1] == "[":
+            try:
+                data = json.loads(attempt)
+            except (ValueError, RecursionError):
+                data = None
+    if not isinstance(data, list):
+        return None
+    return [entry for entry in map(_json_entry, data[: 2 * MAX_LIST_ENTRIES]) if entry]
+
+
+def _json_entry(value: Any) -> str:
+    if isinstance(value, dict):
+        item_id = next((value[key] for key in ("item_id", "id") if key in value), None)
+        title = value.get("title", value.get("name", ""))
+        title = title if isinstance(title, str) else ""
+        return f"<{_scalar(item_id)}> {title}" if _scalar(item_id) else title
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _entries_with_ids(lines: list[str]) -> list[str]:
+    entries: list[str] = []
+    for line in lines:
+        has_id = _ITEM_ID.search(line) is not None
+        if has_id:
+            entries.extend(_ids_of_line(_NUMBERED.sub("", line)))
+        elif _NUMBERED.match(line):
+            entries.append(_NUMBERED.sub("", line))
+        if len(entries) > 2 * MAX_LIST_ENTRIES:
+            break
+    return entries
+
+
+def _ids_of_line(line: str) -> list[str]:
+    """Entries of one line: a piece without an id goes on with the title of the piece before, or is an entry itself."""
+    entries: list[str] = []
+    is_title_open = False
+    for ids, title in _pieces(line):
+        if ids:
+            entries.extend(f"<{item_id}>" for item_id in ids)
+            is_title_open = len(ids) == 1 and bool(title)
+            if is_title_open:
+                entries[-1] += f" {title}"
+        elif title and is_title_open:
+            entries[-1] += f", {title}"
+        elif title:
+            entries.append(title)
+    return [entry.partition(" | ")[0] for entry in entries]
+
+
+def _pieces(line: str) -> Iterable[tuple[list[str], str]]:
+    """What stands between commas and semicolons: the ids and the other text."""
+    ids: list[str] = []
+    words: list[str] = []
+    end = 0
+    for match in _ID_OR_SEPARATOR.finditer(line):
+        words.append(line[end : match.start()])
+        end = match.end()
+        if match.group(1) is not None:
+            ids.append(match.group(1))
+        else:
+            yield ids, " ".join(words).strip(" \t*`\"'“”")
+            ids, words = [], []
+    words.append(line[end:])
+    yield ids, " ".join(words).strip(" \t*`\"'“”")
+
+
+def _split_commas(text: str) -> list[str]:
+    """Pieces between commas that do not stand in quotation marks."""
+    pieces: list[str] = []
+    start = 0
+    for match in _QUOTED_OR_SEPARATOR.finditer(text):
+        if match.group() == ",":
+            pieces.append(text[start : match.start()])
+            start = match.end()
+    pieces.append(text[start:])
+    return pieces

@@ -1,0 +1,242 @@
+"""The two forms of a conversation: native tool calls, and the paper's `Thought i: … Action i: …`.
+
+A reply is echoed into the conversation as one assistant message. What it leaves open (one call after another, or its
+text) is read back from that message, so that a conversation restored from its messages goes on as the live one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from toolrec.columns import PLAIN_BACKBONE
+from toolrec.grammar import NOT_ACCEPTED_LABEL
+from toolrec.records import Completion, Message, ToolCall
+from toolrec.surrogate.parsing import (
+    MAX_REPLY_CHARACTERS,
+    cut_observation,
+    parse_plain_reply,
+    parse_text_reply,
+    parse_tool_call,
+    thought_of,
+    valid_arguments,
+)
+
+EMPTY_REPLY = "(empty reply)"
+"""Stands for a reply without content: endpoints refuse an empty assistant message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReply:
+    """A part of a reply that waits for its answer: a native call (`call_id`, `name`, `arguments`) or a text."""
+
+    text: str = ""
+    call_id: str | None = None
+    name: str = ""
+    arguments: str = ""
+
+
+class ReplyProtocolRules(Protocol):
+    """How replies are asked for, echoed, read and answered."""
+
+    stop: tuple[str, ...] | None
+
+    def schemas(self, *, is_last: bool) -> Sequence[dict[str, Any]] | None:
+        """Tool schemas to send along; only `finish` when no round is left."""
+        ...
+
+    def echo(self, completion: Completion) -> Message:
+        """The reply as an assistant message."""
+        ...
+
+    def thought(self, completion: Completion) -> str:
+        """What the LLM thought before it acted."""
+        ...
+
+    def open_replies(self, message: Message) -> list[OpenReply]:
+        """What an assistant message leaves to be answered, in order; never nothing."""
+        ...
+
+    def read(self, reply: OpenReply) -> ToolCall:
+        """Reads an action.
+
+        Raises:
+            ReplyError: it cannot be read.
+        """
+        ...
+
+    def answer(self, reply: OpenReply, text: str, *, number: int) -> Message:
+        """The observation of decision `number`."""
+        ...
+
+    def refusal(self, reply: OpenReply, reason: str, *, number: int) -> Message:
+        """Asks again with the reason."""
+        ...
+
+
+class ToolsProtocol:
+    """Native tool calls; a plain reply with an action or a list in it is read as well.
+
+    Args:
+        tool_names: `retrieve`, `rank`, or both.
+        attributes: known attributes without `none`.
+        max_k: the longest list.
+        list_length: length of the final list.
+    """
+
+    stop: tuple[str, ...] | None = None
+
+    def __init__(self, *, tool_names: Sequence[str], attributes: Sequence[str], max_k: int, list_length: int) -> None:
+        self._allowed = frozenset((*tool_names, "finish"))
+        finish = _schema(
+            "finish",
+            f"Ends with the final list: {list_length} items that the user will choose from next, best first.",
+            {
+                "items": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "Item ids as they stand between the angle brackets, best first.",
+                }
+            },
+            required=["items"],
+        )
+        k = {"type": "integer", "minimum": 1, "maximum": max_k, "description": "Length of the list."}
+        known = {"type": "string", "enum": [PLAIN_BACKBONE, *attributes], "description": "`none` is the plain recommender."}
+        free = {"type": "string", "description": "Any attribute that you know about."}
+        schemas = {
+            "retrieve": _schema(
+                "retrieve",
+                "Retrieves the K items that suit the user best by the attribute.",
+                {"attribute": known, "k": k},
+                required=["attribute", "k"],
+            ),
+            "rank": _schema(
+                "rank",
+                "Ranks all items retrieved so far by the attribute and returns the first K.",
+                {"attribute": free, "k": k},
+                required=["attribute", "k"],
+            ),
+        }
+        self._all = [*(schemas[name] for name in tool_names), finish]
+        self._last = [finish]
+
+    def schemas(self, *, is_last: bool) -> Sequence[dict[str, Any]] | None:
+        """All tools, or only `finish` when no round is left."""
+        return self._last if is_last else self._all
+
+    def echo(self, completion: Completion) -> Message:
+        """The reply as received; arguments that are no JSON object are wrapped, ids that are missing filled in."""
+        text = completion.text[:MAX_REPLY_CHARACTERS]
+        if not completion.tool_calls:
+            return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY}
+        calls = [
+            {
+                "id": call.id or f"call_{number}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": valid_arguments(call.arguments)},
+            }
+            for number, call in enumerate(completion.tool_calls, start=1)
+        ]
+        return {"role": "assistant", "content": text, "tool_calls": calls}
+
+    def thought(self, completion: Completion) -> str:
+        """The text beside the calls, or the reasoning where there is none."""
+        return (completion.text if completion.tool_calls else thought_of(completion.text)) or completion.reasoning
+
+    def open_replies(self, message: Message) -> list[OpenReply]:
+        """Every call, or the plain text."""
+        calls = message.get("tool_calls")
+        if not calls:
+            content = message["content"]
+            return [OpenReply(text="" if content == EMPTY_REPLY else content)]
+        return [
+            OpenReply(call_id=call["id"], name=call["function"]["name"], arguments=call["function"]["arguments"])
+            for call in calls
+        ]
+
+    def read(self, reply: OpenReply) -> ToolCall:
+        """Reads a call, or what a plain reply means.
+
+        Raises:
+            ReplyError: it cannot be read.
+        """
+        if reply.call_id is None:
+            return parse_plain_reply(reply.text, allowed=self._allowed)
+        return parse_tool_call(reply.name, reply.arguments, call_id=reply.call_id, allowed=self._allowed)
+
+    def answer(self, reply: OpenReply, text: str, *, number: int) -> Message:
+        """A `tool` message; a plain reply has no call to answer, so its observation comes from the user."""
+        if reply.call_id is None:
+            return {"role": "user", "content": text}
+        return {"role": "tool", "tool_call_id": reply.call_id, "content": text}
+
+    def refusal(self, reply: OpenReply, reason: str, *, number: int) -> Message:
+        """The reason in the place of the observation."""
+        return self.answer(reply, f"{NOT_ACCEPTED_LABEL} {reason}.", number=number)
+
+
+class TextProtocol:
+    """`Thought i: … Action i: Retrieve[genre, 20]`, answered by `Observation i: …`.
+
+    Args:
+        tool_names: `retrieve`, `rank`, or both.
+
+    Source: paper section 3.2 (after ReAct); the reply is cut at an `Observation` that the LLM makes up.
+    """
+
+    stop: tuple[str, ...] | None = ("Observation",)
+
+    def __init__(self, *, tool_names: Sequence[str]) -> None:
+        self._allowed = frozenset((*tool_names, "finish"))
+
+    def schemas(self, *, is_last: bool) -> Sequence[dict[str, Any]] | None:
+        """None: nothing is sent along."""
+        return None
+
+    def echo(self, completion: Completion) -> Message:
+        """The reply up to an observation of its own making."""
+        text = cut_observation(completion.text)
+        return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY}
+
+    def thought(self, completion: Completion) -> str:
+        """What stands before the action, or the reasoning where there is none."""
+        return thought_of(cut_observation(completion.text)) or completion.reasoning
+
+    def open_replies(self, message: Message) -> list[OpenReply]:
+        """The text."""
+        content = message["content"]
+        return [OpenReply(text="" if content == EMPTY_REPLY else content)]
+
+    def read(self, reply: OpenReply) -> ToolCall:
+        """Reads the first action.
+
+        Raises:
+            ReplyError: it cannot be read.
+        """
+        return parse_text_reply(reply.text, allowed=self._allowed)
+
+    def answer(self, reply: OpenReply, text: str, *, number: int) -> Message:
+        """`Observation i:`, and the observation below it."""
+        return {"role": "user", "content": f"Observation {number}:\n{text}"}
+
+    def refusal(self, reply: OpenReply, reason: str, *, number: int) -> Message:
+        """The reason and the form that is expected."""
+        form = f"Go on with `Thought {number}: …` and then one `Action {number}: …`."
+        return {"role": "user", "content": f"{NOT_ACCEPTED_LABEL} {reason}. {form}"}
+
+
+def _schema(name: str, description: str, properties: dict[str, Any], *, required: list[str]) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": False,
+            },
+        },
+    }
