@@ -9,7 +9,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -19,7 +19,7 @@ import openai
 from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError
 from toolrec.llm.config import LLMConfig
 from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask
-from toolrec.llm.replies import UnusableReplyError, read_completion
+from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion
 from toolrec.llm.retry import (
     AttemptFailedError,
     ParameterRefusedError,
@@ -188,7 +188,11 @@ class OpenAIChat:
         data = json.loads(content)
         if isinstance(data, dict) and data.get("error") and not data.get("choices"):
             raise self._error_with_status_200(data, content, call)
-        completion = read_completion(data, stop=call.stop, num_attempts=call.num_attempts)
+        completion = read_completion(data, num_attempts=call.num_attempts)
+        cut = cut_at(completion.text, call.stop)
+        if len(cut) < len(completion.text):
+            self.counts["cut_by_client"] += 1
+            completion = replace(completion, text=cut, finish_reason="stop")
         if completion.usage.prompt_tokens == 0:
             self.counts["usage_missing"] += 1
         if completion.finish_reason == "content_filter" and not completion.text and not completion.tool_calls:

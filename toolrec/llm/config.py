@@ -75,14 +75,18 @@ class LLMConfig:
         """Whether the address is OpenAI's own."""
         return urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the environment holds a key for this endpoint."""
+        return bool(self.api_key_env and os.environ.get(self.api_key_env, "").strip())
+
     def read_key(self) -> str:
         """The key from the environment, or a placeholder where an own endpoint goes without one.
 
         Raises:
             ConfigError: the address is OpenAI's and the variable is not set, or the key cannot be a header's value.
         """
-        key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
-        if not key:
+        if not self.has_key:
             if self.is_openai:
                 raise ConfigError(
                     "no key for the LLM endpoint",
@@ -90,6 +94,7 @@ class LLMConfig:
                     hint=f"set the environment variable {self.api_key_env or 'OPENAI_API_KEY'}",
                 )
             return PLACEHOLDER_KEY
+        key = os.environ[self.api_key_env].strip()
         if not key.isascii() or not key.isprintable():
             raise ConfigError(f"the key in {self.api_key_env} has characters that no key has", hint="copy it again")
         return key

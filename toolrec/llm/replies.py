@@ -17,12 +17,11 @@ class UnusableReplyError(Exception):
     """An answer with status 200 that holds no reply; asking again may help."""
 
 
-def read_completion(data: Any, *, stop: Sequence[str], num_attempts: int) -> Completion:
+def read_completion(data: Any, *, num_attempts: int) -> Completion:
     """Reads one chat completion.
 
     Args:
         data: the decoded JSON.
-        stop: texts at which the reply ends, for endpoints that do not end it themselves.
         num_attempts: HTTP requests that the call took.
 
     Raises:
@@ -36,10 +35,6 @@ def read_completion(data: Any, *, stop: Sequence[str], num_attempts: int) -> Com
         raise UnusableReplyError("the reply has no message")
     finish_reason = str(choices[0].get("finish_reason") or "stop")
     text, reasoning = _split_reasoning(_joined(message.get("content")), message)
-    if stop and text:
-        cut = cut_at(text, stop)
-        if len(cut) < len(text):
-            text, finish_reason = cut, "stop"
     tool_calls = _tool_calls(message.get("tool_calls"))
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal and not text and not tool_calls:
