@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,9 +29,10 @@ def tiny_pool() -> Pool:
 def tiny_dataset(num_users: int = 4, *, kind: str = "demo", targets: list[int] | None = None) -> Dataset:
     """Everyone's history is items 30, 29, 28, 27 (the last is the validation target); user u's test target is item u."""
     targets = targets or list(range(1, num_users + 1))
+    num_users = len(targets)
     return Dataset(
         path=Path("tiny"),
-        manifest={"name": "tiny", "checksum": "c0ffee", "timestamp_kind": "none", "source": {"kind": kind}},
+        manifest={"name": "tiny", "checksum": "c0ffee", "timestamp_kind": "none", "source": {"layout": kind}},
         pool=tiny_pool(),
         user_ids=["", *(f"u{n}" for n in range(1, num_users + 1))],
         offsets=np.array([0, *range(0, 5 * num_users + 1, 5)]),
@@ -77,6 +80,46 @@ def users_frame(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"user_index": "int32", "attempt": "int16"})
 
 
+def round_row(user: int, number: int, *, name: str = "", attribute: str | None = None, **given) -> dict:
+    call = {"name": name, "attribute": attribute, "k": 20, "items": ["i1"] * 10 if name == "finish" else [], "call_id": ""}
+    row = {
+        "user_index": user,
+        "attempt": 1,
+        "round": number,
+        "thought": "",
+        "call": json.dumps(call) if name else None,
+        "observation_text": "",
+        "observation_error": None,
+        "mark": "",
+        "items": [],
+        "scores": [],
+        "messages": "[]",
+        "usage": [],
+        "counts": [],
+        "duration_s": 0.1,
+    }
+    return {**row, **given}
+
+
+def rounds_frame(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame(rows).astype({"user_index": "int32", "attempt": "int16", "round": "int16"})
+
+
+@pytest.fixture(scope="session")
+def hand() -> SimpleNamespace:
+    """The makers above, for tests that write their own run by hand."""
+    return SimpleNamespace(
+        candidate=candidate,
+        dataset=tiny_dataset,
+        pool=tiny_pool,
+        round_row=round_row,
+        rounds_frame=rounds_frame,
+        usage=usage,
+        user_row=user_row,
+        users_frame=users_frame,
+    )
+
+
 @pytest.fixture
 def dataset() -> Dataset:
     return tiny_dataset()
@@ -100,3 +143,47 @@ def users() -> pd.DataFrame:
 @pytest.fixture
 def protocol() -> dict:
     return {"data_set": "tiny", "split": "test", "model": "toolrec-rules-1", "list_length": 10, "mask_seen": True}
+
+
+@pytest.fixture
+def rounds() -> pd.DataFrame:
+    """Three rounds of user 1, an error of user 2, an earlier attempt of user 3 that does not count."""
+    opening = json.dumps(
+        [{"role": "system", "content": "You are a user.\n\x1b[31mred"}, {"role": "user", "content": "History\n" * 50}]
+    )
+    refused = json.dumps(
+        [{"role": "user", "content": "Not accepted: <i99> is not in the pool"}, {"role": "assistant", "content": None}]
+    )
+    return rounds_frame(
+        [
+            round_row(1, 0, messages=opening),
+            round_row(1, 1, name="retrieve", thought="Fruit, then.", items=[1, 9, 2], mark="Retrieve[none]"),
+            round_row(
+                1, 2, name="rank", attribute="genre", items=list(range(1, 13)), messages=refused,
+                counts=[{"kind": "reask", "count": 1}],
+            ),
+            round_row(1, 3, name="finish"),
+            round_row(2, 1, name="retrieve", attribute="<b>genre</b>", observation_error="unknown attribute"),
+            round_row(3, 1, name="retrieve", attribute="genre", attempt=2),
+            round_row(4, 0, messages=opening),
+        ]
+    )  # fmt: skip
+
+
+@pytest.fixture
+def baseline_lists() -> dict[str, np.ndarray]:
+    """Lists of twenty for the four users: targets at 1, 2, 15, absent / all at 1 / none / all at 6."""
+
+    def at(positions: list[int]) -> np.ndarray:
+        list_BK = np.full((len(positions), 20), 29)
+        for row, position in enumerate(positions):
+            if position:
+                list_BK[row, position - 1] = row + 1
+        return list_BK
+
+    return {
+        "popularity": at([0, 0, 0, 0]),
+        "fusion": at([6, 6, 6, 6]),
+        "attribute:genre": at([1, 1, 1, 1]),
+        "backbone": at([1, 2, 15, 0]),
+    }
