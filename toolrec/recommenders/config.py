@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from toolrec.errors import ConfigError
@@ -96,12 +96,25 @@ class RecommendersConfig:
 
 def demo_config() -> RecommendersConfig:
     """For the demo's data set (about 1,000 users, 500 items): under a minute on 2 cores, encoders included."""
-    return RecommendersConfig()
+    fit = FitConfig(learning_rate=3e-3, batch_size=32, max_epochs=16, patience=4)
+    return RecommendersConfig(
+        backbone=TransformerConfig(width=64, num_layers=2, num_heads=2, dropout=0.2),
+        backbone_fit=fit,
+        encoder=TransformerConfig(width=32, num_layers=1, num_heads=2, dropout=0.2),
+        encoder_fit=replace(fit, learning_rate=1e-3, max_epochs=8, patience=2),
+    )
 
 
 def ml_100k_config() -> RecommendersConfig:
     """For pools of some thousand items and up to some 300,000 interactions, as ML-100K: full cross-entropy."""
-    return RecommendersConfig(model_history_length=200)
+    fit = FitConfig(batch_size=32, max_epochs=40, patience=10)
+    return RecommendersConfig(
+        model_history_length=200,
+        backbone=TransformerConfig(width=64, num_layers=2, num_heads=2, dropout=0.3),
+        backbone_fit=fit,
+        encoder=TransformerConfig(width=32, num_layers=1, num_heads=2, dropout=0.3),
+        encoder_fit=replace(fit, max_epochs=12, patience=3),
+    )
 
 
 def ml_1m_config() -> RecommendersConfig:
