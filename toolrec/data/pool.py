@@ -53,25 +53,25 @@ class AttributeSpec:
     num_values: int = 0
 
     def __post_init__(self) -> None:
-        check_attribute_name(self.name)
+        if not is_attribute_name(self.name):
+            raise ConfigError(
+                f"an attribute's name may not be empty, one of {', '.join(sorted(_RESERVED_NAMES))}, begin or end with white "
+                f"space, or have control characters or any of {' '.join(_FORBIDDEN_IN_NAME)}",
+                value=self.name,
+            )
         if self.kind not in ATTRIBUTE_KINDS:
             raise ConfigError("unknown kind of attribute", value=self.kind, allowed=ATTRIBUTE_KINDS)
 
 
-def check_attribute_name(name: str) -> None:
-    """Refuses a name that prompts could not carry.
-
-    Raises:
-        ConfigError: empty, reserved, or with characters of the prompt grammar.
-    """
-    if name.casefold() in _RESERVED_NAMES:
-        raise ConfigError("this attribute name is reserved", value=name, hint="rename the column")
-    if not name or name != name.strip() or not name.isprintable() or set(name) & set(_FORBIDDEN_IN_NAME):
-        raise ConfigError(
-            "an attribute name may not be empty, begin or end with white space, or have control characters or any of "
-            f"{' '.join(_FORBIDDEN_IN_NAME)}",
-            value=name,
-        )
+def is_attribute_name(name: str) -> bool:
+    """Whether prompts can carry `name` as an attribute's name."""
+    return (
+        bool(name)
+        and name.casefold() not in _RESERVED_NAMES
+        and name == name.strip()
+        and name.isprintable()
+        and not any(character in _FORBIDDEN_IN_NAME for character in name)
+    )
 
 
 def is_valid_id(text: str) -> bool:

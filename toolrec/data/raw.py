@@ -8,13 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from toolrec.data.pool import MOVIES, AttributeKind, DomainWords, check_attribute_name
+from toolrec.data.pool import AttributeKind, DomainWords
 from toolrec.errors import ConfigError, DataError
-
-__all__ = ["MOVIES", "RawAttribute", "RawData", "RawInteractions", "RawItems", "SourceNote"]
-
-SourceNote = str
-"""A sentence that the person should read: what was left out or guessed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +37,6 @@ class RawAttribute:
     values: list[Any]
     description: str = ""
 
-    def __post_init__(self) -> None:
-        check_attribute_name(self.name)
-
     def is_empty(self) -> bool:
         """Whether no item has a value."""
         return not any(value is not None and value != () for value in self.values)
@@ -61,7 +53,11 @@ class RawItems:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawData:
-    """One source, read."""
+    """One source, read.
+
+    `layout` and `origin` (file names and checksums, or seed and size) end in the manifest, and so do `notes`: sentences
+    that the person should read about what was left out or guessed.
+    """
 
     name: str
     layout: str
@@ -69,10 +65,10 @@ class RawData:
     items: RawItems
     domain: DomainWords
     origin: dict[str, Any]
-    notes: list[SourceNote] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def choose_attributes(items: RawItems, names: Sequence[str] | None) -> tuple[RawItems, list[SourceNote]]:
+def choose_attributes(items: RawItems, names: Sequence[str] | None) -> tuple[RawItems, list[str]]:
     """Keeps the named attributes, in the order named; without names, all that have a value.
 
     Raises:
@@ -98,4 +94,13 @@ def choose_attributes(items: RawItems, names: Sequence[str] | None) -> tuple[Raw
                 raise DataError(
                     "no item has a value for this attribute", value=attribute.name, hint="leave it out of --attributes"
                 )
+    _refuse_alike([attribute.name for attribute in chosen])
     return RawItems(item_ids=items.item_ids, titles=items.titles, attributes=chosen), notes
+
+
+def _refuse_alike(names: list[str]) -> None:
+    """Names that differ in their case only would be one and the same for a surrogate."""
+    alike = [name for name in names if sum(name.casefold() == other.casefold() for other in names) > 1]
+    if alike:
+        raise ConfigError("these attributes differ in upper and lower case only", value=", ".join(alike),
+                          hint="choose one with --attributes")  # fmt: skip

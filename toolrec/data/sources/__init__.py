@@ -81,6 +81,10 @@ def read_source(config: SourceConfig) -> RawData:
     if config.extra_items is not None:
         extra, _ = read_items(SourceFiles(config.extra_items), _recbole(config, title_column=None))
         raw = merge_items(raw, extra, where=config.extra_items.name)
+    kinds = {attribute.name: attribute.kind for attribute in raw.items.attributes}
+    for name, kind in config.kinds.items():
+        if kinds.get(name, kind) != kind:
+            raise ConfigError(f"the kind of {name} is fixed in this source: {kinds[name]}", value=kind)
     return replace(raw, name=config.name or raw.name, domain=config.domain or raw.domain)
 
 

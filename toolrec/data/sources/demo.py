@@ -137,7 +137,7 @@ def _movies(num_items: int, rng: np.random.Generator) -> _Movies:
 
 
 def _titles(years_I: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """Unique titles with the year at the end; no two share their words, so that a near match stays unambiguous."""
+    """Unique titles with the year at the end; no two share both words, so that near matches stay unambiguous."""
     pairs = rng.permutation(len(_ADJECTIVES) * len(_NOUNS))[: len(years_I)]
     titles = []
     for pair, form, place, year in zip(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from toolrec.columns import Columns
-from toolrec.data.pool import ATTRIBUTE_KINDS, AttributeKind, DomainWords
+from toolrec.data.pool import ATTRIBUTE_KINDS, AttributeKind, DomainWords, is_attribute_name
 from toolrec.data.raw import RawAttribute, RawData, RawItems
 from toolrec.data.sources.files import SourceFiles
 from toolrec.data.sources.tables import as_number, code_interactions, decode, read_columns, refuse_repeated_ids, to_numbers
@@ -120,6 +120,9 @@ def read_items(files: SourceFiles, config: RecBoleConfig) -> tuple[RawItems, lis
     names = {config.rename.get(name, name): name for name in others if name != title_column}
     attributes, notes = [], []
     for name, column in names.items():
+        if not is_attribute_name(name):
+            notes.append(f"column {column} is left out: prompts cannot carry its name")
+            continue
         attribute = _attribute(table, column, name, config)
         if attribute is None:
             notes.append(f"column {column} is left out: {table.types[column]} cannot be an attribute")

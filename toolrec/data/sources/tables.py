@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from toolrec.data.raw import RawInteractions
 from toolrec.errors import DataError
 
 _BLOCK_BYTES = 1 << 24
+_EMPTY_LINE = re.compile(rb"(?:^|\n)\r?\n")
 
 
 def decode(content: bytes, *, where: str) -> str:
@@ -60,10 +62,14 @@ def read_columns(content: bytes, *, where: str, separator: str, num_columns: int
         first_line: line number of the first row.
 
     Raises:
-        DataError: a row with another number of columns, or a wrong encoding.
+        DataError: an empty line, a row with another number of columns, or a wrong encoding.
     """
     decode(content, where=where)
     content = content.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") + b"\n"
+    empty = _EMPTY_LINE.search(content)
+    if empty:
+        line = content.count(b"\n", 0, empty.end()) + first_line - 1
+        raise DataError(f"{where}, line {line}: an empty line")
     # `a::b` is split at every colon, and the empty columns in between are left out: far quicker than splitting at two characters.
     step = len(separator)
     width = num_columns * step - (step - 1)
