@@ -50,7 +50,7 @@ def test_the_opening_is_shortened_and_safe(show):
     (system, text), (user, history) = show(1).opening
     assert (system, user) == ("system", "user")
     assert text == "You are a user.\n[31mred"
-    assert "20 lines left out" in history and len(history.splitlines()) == 31
+    assert "29 lines left out" in history and len(history.splitlines()) == 22
 
 
 def test_without_data_set_items_have_numbers_and_no_verdict(show):

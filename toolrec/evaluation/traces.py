@@ -21,7 +21,7 @@ from toolrec.grammar import NOT_ACCEPTED_LABEL
 TITLE_LENGTH = 60
 THOUGHT_LENGTH = 600
 REASON_LENGTH = 240
-OPENING_LINES = 30
+OPENING_LINES = 21
 OPENING_LINE_LENGTH = 160
 SHOWN_ITEMS = 10
 """Items of an observation that are shown; the rest is counted."""
