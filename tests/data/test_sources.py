@@ -352,6 +352,16 @@ def test_tie_break(recbole: Recbole, tmp_path: Path) -> None:
     assert (by_source.manifest["tie_break"], by_id.manifest["tie_break"]) == ("source_order", "item_id")
 
 
+def test_repeats_are_dropped_or_kept_and_told(recbole: Recbole, tmp_path: Path) -> None:
+    rows = "".join(f"{user}\ti{item}\t5\t{place}\n" for user, history in {"u": (1, 2, 3, 1), "v": (1, 2, 1, 3)}.items()
+                   for place, item in enumerate(history))  # fmt: skip
+    config = SourceConfig(source=SourceName.RECBOLE, path=recbole(inter=HEAD.decode() + rows))
+    dropped, kept = prepared(config, tmp_path / "a"), prepared(config, tmp_path / "b", repeats="keep")
+    assert (len(dropped.items), len(kept.items)) == (3 + 3, 4 + 4)
+    assert "dropped interactions of a user with an item that the user had before: 2" in dropped.manifest["notes"]
+    assert "test targets that the user had before, a sure miss where seen items are masked: 1" in kept.manifest["notes"]
+
+
 def test_demo_is_determined_by_its_seed(tmp_path: Path) -> None:
     def checksum(seed: int) -> str:
         raw = read_demo(DemoConfig(num_users=30, num_items=120, seed=seed))

@@ -94,7 +94,7 @@ def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order
         rows = rows[ratings[rows] >= config.min_rating]
         report.below_min_rating = len(order) - len(rows)
     if config.repeats == "first":
-        firsts = _first_of_pairs(users[rows], items[rows])
+        firsts = first_of_pairs(users[rows], items[rows])
         report.repeated_pairs = len(rows) - len(firsts)
         rows = rows[firsts]
     frequent, report.rare_items = _frequent(items[rows], config.min_item_interactions)
@@ -152,7 +152,8 @@ def timestamp_kind(users: np.ndarray, timestamps: np.ndarray | None) -> str:
     return "unknown"
 
 
-def _first_of_pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+def first_of_pairs(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Row numbers, ascending, at which a (user, item) pair stands for the first time."""
     if not len(users):
         return np.empty(0, dtype=np.int64)
     pairs = users.astype(np.int64) * (int(items.max()) + 1) + items

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolrec import __version__
-from toolrec.data.filters import FilterConfig, chronological, item_id_keys, keep, timestamp_kind
+from toolrec.data.filters import FilterConfig, chronological, first_of_pairs, item_id_keys, keep, timestamp_kind
 from toolrec.data.pool import AttributeSpec, Pool, is_valid_id
 from toolrec.data.raw import RawData, RawItems, choose_attributes
 from toolrec.data.store import Interactions, refuse_other_folder, write_folder
@@ -52,6 +52,8 @@ def prepare(raw: RawData, out: Path, *, filters: FilterConfig, attributes: Seque
     user_index = np.searchsorted(kept_users, interactions.users[rows]) + 1
     starts = np.searchsorted(user_index, user_index)
     lengths = np.bincount(user_index)[1:]
+    if filters.repeats == "keep":
+        notes += _repeated_targets(interactions.users[rows], interactions.items[rows], lengths)
     taken = asdict(report)
     sentences = taken.pop("sentences")
     return write_folder(
@@ -127,6 +129,16 @@ def _pool(raw: RawData, items: RawItems, kept_codes: np.ndarray) -> tuple[Pool, 
     if num_untitled:
         notes.append(f"items without a title, their id is their title: {num_untitled:,}")
     return pool, index_of_code, notes
+
+
+def _repeated_targets(users: np.ndarray, items: np.ndarray, lengths: np.ndarray) -> list[str]:
+    firsts = first_of_pairs(users, items)
+    num_repeated = len(lengths) - int(np.isin(np.cumsum(lengths) - 1, firsts).sum())
+    return (
+        [f"test targets that the user had before, a sure miss where seen items are masked: {num_repeated:,}"]
+        if num_repeated
+        else []
+    )
 
 
 def _check_user_ids(user_ids: list[str]) -> None:

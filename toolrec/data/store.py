@@ -63,7 +63,7 @@ def write_folder(
         interactions: by user, oldest first.
         pool: the items.
         user_ids: index 0 is "".
-        manifest: everything but `schema_version`, `checksum`, `counts`' totals, `attributes` and `domain`.
+        manifest: name, source, options, timestamp_kind, counts and notes; the rest is added here.
 
     Returns:
         The complete manifest.
