@@ -43,7 +43,7 @@ class SimulationConfig:
     num_actors: int | None = None
     max_attempts: int = 5
     block_users: int = 200
-    block_interval_s: float = 5.0
+    block_interval_s: float = 2.0
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "max_attempts", "block_users"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
-import time
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import yaml
 from toolrec.connect import connected
 from toolrec.data import Dataset, load_dataset
 from toolrec.errors import ConfigError, ToolRecError
-from toolrec.evaluation import evaluate_run
+from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
@@ -23,9 +25,9 @@ from toolrec.progress import stage, track
 from toolrec.recommenders import load_recommenders, recommenders_manifest
 from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
-from toolrec.simulation.config import EMBEDDED, EvaluationConfig
+from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
-from toolrec.simulation.manifest import run_manifest
+from toolrec.simulation.manifest import protocol_facts, run_manifest
 from toolrec.simulation.run_folder import RunFolder, read_rounds, read_spend, read_users
 from toolrec.simulation.spend import void_spend
 from toolrec.simulation.tool_deployment import ToolsRequest, tools_for
@@ -45,7 +47,6 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         LLMError: the endpoint cannot be used.
         StorageError: the disk is full; the run is resumable.
     """
-    wall_start_s = time.time()
     dataset = load_dataset(config.dataset)
     recommenders = recommenders_manifest(config.recommenders)
     load_recommenders(config.recommenders, dataset)  # refuses a wrong or damaged folder before anything is started
@@ -57,17 +58,19 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         asyncio.run(_try_llm(llm))
     folder = _open_folder(config, manifest)
     try:
-        _simulate(config, dataset, folder, SimulationParts(surrogate, llm, request))
+        _simulate(config, dataset, folder, SimulationParts(surrogate=surrogate, llm=llm, tools=request))
     finally:
         folder.close()
-    return _figures(config, dataset, manifest, wall_start_s), config.run
+    return _figures(config, dataset, manifest), config.run
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationParts:
     """What the simulation is made of."""
 
-    def __init__(self, surrogate: SurrogateConfig, llm: LLMConfig, tools: ToolsRequest) -> None:
-        self.surrogate, self.llm, self.tools = surrogate, llm, tools
+    surrogate: SurrogateConfig
+    llm: LLMConfig
+    tools: ToolsRequest
 
 
 def surrogate_config(config: EvaluationConfig) -> SurrogateConfig:
@@ -111,10 +114,17 @@ def tools_request(config: EvaluationConfig, dataset: Dataset, recommenders: dict
         recommenders=str(config.recommenders),
         dataset_checksum=dataset.checksum,
         recommenders_checksum=recommenders["checksum"],
+        app_name=application_name(config.run),
         attributes=config.attributes,
         options=_tools_options(config.tools_config),
         keep=config.keep_tools,
     )
+
+
+def application_name(run: Path) -> str:
+    """The name of a run's own Serve application: the same for the same run folder, another for any other."""
+    readable = re.sub(r"[^a-z0-9]+", "-", run.name.lower()).strip("-")[:40]
+    return f"toolrec-{readable}-{hashlib.sha256(str(run).encode()).hexdigest()[:8]}"
 
 
 def _tools_options(path: Path | None) -> dict[str, Any]:
@@ -196,5 +206,19 @@ def _unwrapped(run: Callable[[], None]) -> None:
         raise error from None
 
 
-def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any], wall_start_s: float) -> dict[str, Any]:
-    raise NotImplementedError(EMBEDDED, evaluate_run, read_rounds, void_spend, wall_start_s)
+def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:
+    stage("scoring the recommenders alone on the same users")
+    recommenders = load_recommenders(config.recommenders, dataset)
+    kept = {name: r for name, r in recommenders.items() if name not in dataset.pool.attributes or _has(config, name)}
+    users = read_users(config.run)
+    run = FinishedRun(
+        users=users,
+        rounds=lambda user_index: read_rounds(config.run, user_index),
+        protocol=protocol_facts(config, manifest),
+        void_usage=void_spend(read_spend(config.run), users),
+    )
+    return evaluate_run(run, dataset=dataset, recommenders=kept, folder=config.run)
+
+
+def _has(config: EvaluationConfig, attribute: str) -> bool:
+    return config.attributes is None or attribute in config.attributes

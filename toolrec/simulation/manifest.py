@@ -74,6 +74,29 @@ def result_settings(
     }
 
 
+def protocol_facts(config: EvaluationConfig, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What must stand beside every figure of the run, in the order in which it is shown."""
+    settings = manifest["settings"]
+    surrogate = {name.removeprefix("surrogate."): value for name, value in settings.items() if name.startswith("surrogate.")}
+    return {
+        "split": config.split,
+        "users": settings["users"],
+        "seed": config.seed,
+        "mask_seen": surrogate.pop("mask_seen"),
+        "model_history_length": manifest["recommenders"]["manifest"]["model_history_length"],
+        "prompt_history_length": surrogate.pop("prompt_history_length"),
+        "model": settings["llm.model"],
+        "llm_url": settings["llm.base_url"],
+        "temperature": settings["llm.temperature"],
+        "llm_seed": settings["llm.seed"],
+        **surrogate,
+        "attributes": settings["attributes"],
+        "tools": config.tools,
+        "dataset_checksum": settings["dataset_checksum"][:16],
+        "recommenders_checksum": settings["recommenders_checksum"][:16],
+    }
+
+
 def _commit() -> str | None:
     """The checkout's commit, marked where files were changed; None outside a checkout."""
     folder = Path(__file__).parent

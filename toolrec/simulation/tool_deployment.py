@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import logging
 import sys
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ class ToolsRequest:
         recommenders: recommenders' folder, absolute.
         dataset_checksum: what an attached application must serve.
         recommenders_checksum: likewise.
+        app_name: name of an application deployed for this run; one left over from a killed driver is replaced.
         attributes: attribute tools; None for all.
         options: further arguments of the application's builder.
         keep: leave a deployed application up at the end.
@@ -42,6 +42,7 @@ class ToolsRequest:
     recommenders: str
     dataset_checksum: str
     recommenders_checksum: str
+    app_name: str
     attributes: tuple[str, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = False
@@ -70,7 +71,6 @@ def tools_for(request: ToolsRequest) -> Iterator[ServedTools | LocalTools]:
 
 @contextlib.contextmanager
 def _deployed(request: ToolsRequest) -> Iterator[str]:
-    app_name = f"toolrec-{uuid.uuid4().hex[:10]}"
     builder, config_type = _load_builder()
     attributes = None if request.attributes is None else list(request.attributes)
     config = config_type.model_validate(
@@ -81,14 +81,14 @@ def _deployed(request: ToolsRequest) -> Iterator[str]:
     # Simulations call the tools by handle: no HTTP proxy is started for them, and no port is taken.
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
     try:
-        serve.run(application, name=app_name, route_prefix=f"/{app_name}")
+        serve.run(application, name=request.app_name, route_prefix=f"/{request.app_name}")
     except RuntimeError as error:
         raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
     try:
-        yield app_name
+        yield request.app_name
     finally:
         if not request.keep:
-            serve.delete(app_name)
+            serve.delete(request.app_name)
 
 
 def _attached(request: ToolsRequest, app_name: str) -> ServedTools:
