@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from toolrec.data import Pool
 from toolrec.errors import ConfigError
 from toolrec.recommenders.config import TransformerConfig
-from toolrec.recommenders.sasrec import SASRec, StateRecommender
+from toolrec.recommenders.sasrec import SASRec, StateRecommender, as_row
 from toolrec.recommenders.transformer import CausalTransformer
 
 MISSING = 0
@@ -171,7 +171,8 @@ class AttributeRecommender(StateRecommender):
             model_history_length=backbone.model_history_length,
         )
 
-    def last_state(self, history_BL: Tensor, last_B: Tensor) -> Tensor:
-        """The encoder's states of the last positions, over the backbone's."""
-        state_BD = self.backbone.last_state(history_BL, last_B)
-        return self.model.last(history_BL, last_B, state_BD, self.value_IS)
+    @torch.inference_mode()
+    def last_state(self, history_L: np.ndarray) -> Tensor:
+        """The encoder's state of a history, over the backbone's."""
+        history_1L, last_1 = as_row(history_L, self.item_DI.device)
+        return self.model.last(history_1L, last_1, self.backbone.last_state(history_L), self.value_IS)

@@ -96,7 +96,7 @@ class RecommendersConfig:
 
 def demo_config() -> RecommendersConfig:
     """For the demo's data set (about 1,000 users, 500 items): under a minute on 2 cores, encoders included."""
-    fit = FitConfig(learning_rate=3e-3, batch_size=32, max_epochs=16, patience=4)
+    fit = FitConfig(learning_rate=3e-3, batch_size=32, max_epochs=24, patience=6)
     return RecommendersConfig(
         backbone=TransformerConfig(width=64, num_layers=2, num_heads=2, dropout=0.2),
         backbone_fit=fit,

@@ -9,8 +9,9 @@ Source:
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from toolrec.recommenders.config import TransformerConfig
 from toolrec.recommenders.scoring import ScoringRecommender, clean_history
 from toolrec.recommenders.transformer import CausalTransformer
-from toolrec.recommenders.validation import pad_last
+
+KEPT_STATES = 8192
+"""Histories whose backbone state is kept: about 10 MB at width 128."""
 
 
 class SASRecModel(nn.Module):
@@ -46,8 +49,9 @@ class SASRecModel(nn.Module):
 class StateRecommender(ScoringRecommender):
     """A recommender that scores by inner products of a history's state with frozen item embeddings.
 
-    Inference is in float64, and scores are rounded to 4 decimals when they become a list: batches of any size, padding and
-    the number of threads change bits far below that. A history without items gets the training split's popularity.
+    Histories go through the model one by one: on a CPU that is as fast as padded batches, and a list cannot depend on what
+    else is in the batch. Inference is in float64, and scores are rounded to 4 decimals when they become a list: another
+    number of threads changes bits far below that. A history without items gets the training split's popularity.
 
     Args:
         weight_ID: item embeddings.
@@ -62,36 +66,32 @@ class StateRecommender(ScoringRecommender):
         self.model_history_length = model_history_length
 
     @abstractmethod
-    def last_state(self, history_BL: Tensor, last_B: Tensor) -> Tensor:
-        """States of the last positions, float64 `[B, D]`."""
+    def last_state(self, history_L: np.ndarray) -> Tensor:
+        """State of a history of 1 to `model_history_length` items, float64 `[1, D]`."""
 
+    @torch.inference_mode()
     def score(self, history_BL: np.ndarray) -> np.ndarray:
         """Scores every item: float64 `[B, num_items + 1]`, column 0 is -inf.
 
         Raises:
             DataError: an index is not in the pool.
         """
-        histories = [clean_history(row, num_items=self.num_items) for row in history_BL]
-        score_BI = np.empty((len(histories), self.num_items + 1))
-        rows = [row for row, history in enumerate(histories) if len(history)]
-        if len(rows) < len(histories):
-            score_BI[:] = self.popularity_I
-        if rows:
-            score_BI[rows] = self._score_real([histories[row] for row in rows])
+        score_BI = np.empty((len(history_BL), self.num_items + 1))
+        for row, history in enumerate(history_BL):
+            history_L = clean_history(history, num_items=self.num_items)[-self.model_history_length :]
+            if len(history_L):
+                score_BI[row] = (self.last_state(history_L) @ self.item_DI)[0].cpu().numpy()
+            else:
+                score_BI[row] = self.popularity_I
         score_BI[:, 0] = -np.inf
-        return score_BI
-
-    @torch.inference_mode()
-    def _score_real(self, histories: Sequence[np.ndarray]) -> np.ndarray:
-        device = self.item_DI.device
-        history_BL, last_B = pad_last(histories, model_history_length=self.model_history_length)
-        state_BD = self.last_state(history_BL.to(device), last_B.to(device))
-        score_BI: np.ndarray = (state_BD @ self.item_DI).cpu().numpy()
         return score_BI
 
 
 class SASRec(StateRecommender):
     """The plain backbone as a recommender.
+
+    It keeps the states of the last `KEPT_STATES` histories: every attribute encoder, the fusion and a repeated call with
+    another k start from the same state.
 
     Args:
         model: a trained model; it is moved to float64 and frozen.
@@ -99,6 +99,7 @@ class SASRec(StateRecommender):
 
     def __init__(self, model: SASRecModel, *, popularity_I: np.ndarray, name: str = "backbone", device: str = "cpu") -> None:
         self.model = model.to(device=device, dtype=torch.float64).eval().requires_grad_(False)
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         super().__init__(
             name,
             weight_ID=self.model.item.weight,
@@ -106,6 +107,20 @@ class SASRec(StateRecommender):
             model_history_length=len(self.model.transformer.position),
         )
 
-    def last_state(self, history_BL: Tensor, last_B: Tensor) -> Tensor:
-        """The backbone's states of the last positions."""
-        return self.model.last(history_BL, last_B)
+    @torch.inference_mode()
+    def last_state(self, history_L: np.ndarray) -> Tensor:
+        """The backbone's state of a history."""
+        key = hashlib.blake2b(np.ascontiguousarray(history_L).tobytes(), digest_size=16).digest()
+        state = self._kept.get(key)
+        if state is None:
+            state = self.model.last(*as_row(history_L, self.item_DI.device))
+            self._kept[key] = state
+            if len(self._kept) > KEPT_STATES:
+                self._kept.popitem(last=False)
+        return state
+
+
+def as_row(history_L: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One history as a batch of one, and its last position."""
+    history_1L = torch.from_numpy(history_L.astype(np.int64)).unsqueeze(0)
+    return history_1L.to(device), torch.tensor([len(history_L) - 1], device=device)
