@@ -41,7 +41,7 @@ def build_app(config: AppConfig) -> Application:
     def retrieval(attribute: str) -> Application:
         member = BACKBONE_DEPLOYMENT if attribute == PLAIN_BACKBONE else attribute
         options = config.options_for(member)
-        deployment = RetrievalReplica.options(name=names[attribute], **options.serve_options())
+        deployment = serve.deployment(RetrievalReplica).options(name=names[attribute], **options.serve_options())
         return deployment.bind(
             paths["dataset"],
             paths["recommenders"],
@@ -53,8 +53,10 @@ def build_app(config: AppConfig) -> Application:
             description=description,
         )
 
-    rank = RankReplica.options(name="rank", **config.rank.serve_options()).bind(
-        paths["dataset"], llm_url=config.llm_url, llm_model=config.llm_model, llm_key_env=config.llm_key_env
+    rank = (
+        serve.deployment(RankReplica)
+        .options(name="rank", **config.rank.serve_options())
+        .bind(paths["dataset"], llm_url=config.llm_url, llm_model=config.llm_model, llm_key_env=config.llm_key_env)
     )
     tools = {attribute: retrieval(attribute) for attribute in names}
     ingress = serve.deployment(Ingress).options(name="ingress", **config.ingress.serve_options())

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
-from toolrec.tools.remote import DESCRIBE_METHOD, ToolList
+from toolrec.tools.remote import ToolList
 
 if TYPE_CHECKING:
     from toolrec.records import ToolCall
     from toolrec.tools.base import ToolContext
 
 
-@serve.deployment
 class RetrievalReplica:
     """The backbone, or one attribute's encoder on it.
 
@@ -80,10 +79,6 @@ class RetrievalReplica:
         return self._description
 
 
-assert hasattr(RetrievalReplica.func_or_class, DESCRIBE_METHOD)
-
-
-@serve.deployment
 class RankReplica:
     """The rank tool for HTTP users; simulations rank in their own actors, so that their spend stays in one ledger.
 
@@ -95,12 +90,11 @@ class RankReplica:
     """
 
     def __init__(self, dataset: str, *, llm_url: str | None, llm_model: str | None, llm_key_env: str) -> None:
-        from toolrec.llm.embedded.policy import MODEL_NAME
-        from toolrec.tools.rank import RankTool
-
         from toolrec.data import load_dataset
         from toolrec.llm import LLMConfig, OpenAIChat
         from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+        from toolrec.llm.embedded.policy import MODEL_NAME
+        from toolrec.tools.rank import RankTool
 
         self._embedded = None
         if llm_url is None:

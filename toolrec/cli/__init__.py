@@ -15,7 +15,11 @@ from toolrec.errors import StorageError, ToolRecError
 
 def build_app() -> typer.Typer:
     """The whole command tree; modules with heavy imports load them inside their commands."""
-    from toolrec.cli import data, evaluate, llm, show, train
+    from toolrec.cli.data import app as data_app
+    from toolrec.cli.evaluate import evaluate
+    from toolrec.cli.llm import app as llm_app
+    from toolrec.cli.show import show
+    from toolrec.cli.train import train
 
     app = typer.Typer(
         name="toolrec",
@@ -25,11 +29,11 @@ def build_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    app.add_typer(data.app, name="data")
-    app.command("train")(train.train)
-    app.add_typer(llm.app, name="llm")
-    app.command("evaluate")(evaluate.evaluate)
-    app.command("show")(show.show)
+    app.add_typer(data_app, name="data")
+    app.command("train")(train)
+    app.add_typer(llm_app, name="llm")
+    app.command("evaluate")(evaluate)
+    app.command("show")(show)
 
     @app.callback(invoke_without_command=True)
     def root(

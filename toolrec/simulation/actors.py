@@ -18,7 +18,7 @@ from toolrec.records import Round, UserTask
 from toolrec.simulation.memory_actor import SharedMemory
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.surrogate import Surrogate, SurrogateConfig
-from toolrec.tools.base import Retriever
+from toolrec.tools.base import Retriever, Tool
 from toolrec.tools.rank import RankTool
 from toolrec.tools.remote import ServedTools, ServeRetriever
 from toolrec.tools.retrieval import RetrievalTool
@@ -54,7 +54,7 @@ class Simulation:
     def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle) -> None:
         self._memory = memory
         self._llm = OpenAIChat(spec.llm)
-        tools = {
+        tools: dict[str, Tool] = {
             "retrieve": RetrievalTool(retriever=_retriever(spec), pool=pool, config=spec.surrogate),
             "rank": RankTool(llm=self._llm, pool=pool, config=spec.surrogate),
         }

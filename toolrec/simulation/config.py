@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from toolrec.connect import under_job
+from toolrec.data import Split
 from toolrec.errors import ConfigError
+from toolrec.surrogate.config import FinishPolicy, ReplyProtocol
 
 EMBEDDED = "embedded"
 """Stands in manifests for the embedded endpoint's address, which differs from run to run."""
@@ -30,14 +32,14 @@ class EvaluationConfig:
     recommenders: Path
     run: Path
     resume: bool
-    split: str
+    split: Split
     num_users: int | None
     seed: int
     attributes: tuple[str, ...] | None
-    protocol: str
+    protocol: ReplyProtocol
     rounds: int
     prompt_history_length: int
-    finish_policy: str
+    finish_policy: FinishPolicy
     mask_seen: bool
     llm_url: str | None
     llm_model: str | None

@@ -18,6 +18,7 @@ from toolrec.connect import connected
 from toolrec.data import Dataset, load_dataset
 from toolrec.errors import ConfigError, ToolRecError
 from toolrec.evaluation import FinishedRun, evaluate_run
+from toolrec.evaluation.behaviour import ROUND_COLUMNS
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
@@ -213,7 +214,7 @@ def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any
     users = read_users(config.run)
     run = FinishedRun(
         users=users,
-        rounds=lambda user_index: read_rounds(config.run, user_index),
+        rounds=lambda user_index: read_rounds(config.run, user_index, columns=ROUND_COLUMNS if user_index is None else None),
         protocol=protocol_facts(config, manifest),
         void_usage=void_spend(read_spend(config.run), users),
     )

@@ -126,9 +126,10 @@ def read_users(run: Path) -> pd.DataFrame:
     return _read(run, "users", USERS_SCHEMA).sort_values("user_index", ignore_index=True)
 
 
-def read_rounds(run: Path, user_index: int | None = None) -> pd.DataFrame:
-    """The committed rounds, of one user or of all, in order."""
-    frame = _read(run, "rounds", ROUNDS_SCHEMA, user_index)
+def read_rounds(run: Path, user_index: int | None = None, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The committed rounds, of one user or of all, in order; all columns, or those named."""
+    schema = ROUNDS_SCHEMA if columns is None else pa.schema([ROUNDS_SCHEMA.field(name) for name in columns])
+    frame = _read(run, "rounds", schema, user_index)
     return frame.sort_values(["user_index", "round"], ignore_index=True)
 
 
@@ -148,7 +149,7 @@ def _read(run: Path, kind: str, schema: pa.Schema, user_index: int | None = None
     parts = sorted((run / kind).glob("part-*.parquet"))
     filters = None if user_index is None else [("user_index", "=", user_index)]
     try:
-        tables = [pq.read_table(part, schema=schema, filters=filters) for part in parts]
+        tables = [pq.read_table(part, columns=schema.names, filters=filters).cast(schema) for part in parts]
     except (pa.ArrowInvalid, OSError) as error:
         raise RunFolderError(f"a file of the run folder is damaged ({error})", value=str(run)) from error
     table = pa.concat_tables(tables) if tables else schema.empty_table()
