@@ -106,7 +106,7 @@ class PoolDirectory:
         return self._titles
 
     def _named(self, item_index: int) -> str:
-        return _shown(self.pool.titles[item_index] or self.pool.item_ids[item_index])
+        return _quoted(self.pool.titles[item_index] or self.pool.item_ids[item_index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,5 +273,14 @@ def _id_and_title(entry: str) -> tuple[str, str]:
     return ids[0].strip(), f"{before} {after}".strip()
 
 
-def _shown(text: str) -> str:
+def _shown(entry: str) -> str:
+    """An entry as the LLM is told of it: `<id>`, the id with its title, or a title in quotation marks."""
+    item_id, title = _id_and_title(entry)
+    if "<" not in entry and any(character.isspace() for character in item_id):
+        return _quoted(entry)
+    shown_id = f"<{clean(item_id, limit=80)}>"
+    return f"{shown_id} {_quoted(title)}" if title else shown_id
+
+
+def _quoted(text: str) -> str:
     return f"“{clean(text, limit=80)}”"

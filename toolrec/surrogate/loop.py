@@ -31,21 +31,24 @@ class Surrogate:
         config: settings.
         pool: the item pool directory.
         llm: who decides.
-        tools: by name, `retrieve`, `rank`, or both. A `retrieve` that has `attributes` is described by them.
+        tools: `retrieve` and, where the surrogate may rank, `rank`. A `retrieve` that has `attributes` is described by
+            them.
 
     Raises:
-        ConfigError: no tool, or one under another name.
+        ConfigError: no `retrieve`, or a tool under another name.
     """
 
     def __init__(self, *, config: SurrogateConfig, pool: Pool, llm: LLM, tools: Mapping[str, Tool]) -> None:
-        if not tools or not set(tools) <= set(TOOL_NAMES):
-            raise ConfigError("the surrogate needs tools under these names", value=list(tools), allowed=TOOL_NAMES)
+        if "retrieve" not in tools or not set(tools) <= set(TOOL_NAMES):
+            raise ConfigError(
+                "the surrogate needs a tool `retrieve`, and takes one more, `rank`", value=list(tools), allowed=TOOL_NAMES
+            )
         self._config = config
         self._llm = llm
         self._tools = dict(tools)
         self._directory = PoolDirectory.of(pool)
         names = [name for name in TOOL_NAMES if name in tools]
-        attributes: Sequence[str] = getattr(tools.get("retrieve"), "attributes", tuple(pool.attributes))
+        attributes: Sequence[str] = getattr(tools["retrieve"], "attributes", tuple(pool.attributes))
         self._prompts = Prompts(config, self._directory, tool_names=names, attributes=attributes)
         self._protocol: ReplyProtocolRules = (
             TextProtocol(tool_names=names)

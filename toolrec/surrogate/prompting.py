@@ -21,7 +21,7 @@ class Prompts:
     Args:
         config: the surrogate's settings.
         directory: the pool directory.
-        tool_names: `retrieve`, `rank`, or both.
+        tool_names: `retrieve`, and `rank` where there is one.
         attributes: what the retrieval tool knows, without `none`.
     """
 
@@ -30,7 +30,7 @@ class Prompts:
     ) -> None:
         self._config = config
         self._directory = directory
-        self._attributes = (PLAIN_BACKBONE, *attributes) if "retrieve" in tool_names else ()
+        self._attributes = (PLAIN_BACKBONE, *attributes)
         pool = directory.pool
         self._system = render(
             "system.jinja",

@@ -79,7 +79,7 @@ class ToolsProtocol:
     """Native tool calls; a plain reply with an action or a list in it is read as well.
 
     Args:
-        tool_names: `retrieve`, `rank`, or both.
+        tool_names: `retrieve`, and `rank` where there is one.
         attributes: known attributes without `none`.
         max_k: the longest list.
         list_length: length of the final list.
@@ -180,7 +180,7 @@ class TextProtocol:
     """`Thought i: … Action i: Retrieve[genre, 20]`, answered by `Observation i: …`.
 
     Args:
-        tool_names: `retrieve`, `rank`, or both.
+        tool_names: `retrieve`, and `rank` where there is one.
 
     Source: paper section 3.2 (after ReAct); the reply is cut at an `Observation` that the LLM makes up.
     """

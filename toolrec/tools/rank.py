@@ -133,19 +133,19 @@ class RankTool:
         return shown
 
     def _repeated(self, call: ToolCall, context: ToolContext) -> tuple[int, ...]:
-        """The list of the same call where nothing was retrieved since, or nothing."""
+        """The list that the same call brought where nothing was retrieved since, or nothing; call i was made in round i."""
         since = [earlier.name for earlier in context.previous_calls]
-        last_retrieval = max((i for i, name in enumerate(since) if name == "retrieve"), default=-1)
-        same = (
-            earlier.name == "rank"
-            and (earlier.attribute or PLAIN_BACKBONE) == call.attribute
-            and (self._config.default_k if earlier.k is None else earlier.k) == call.k
-            for earlier in context.previous_calls[last_retrieval + 1 :]
-        )
-        if not any(same):
-            return ()
-        last_round = max((c.round for c in context.candidates if c.mark == call.mark), default=0)
-        return tuple(c.item_index for c in context.candidates if c.mark == call.mark and c.round == last_round)
+        last_retrieval = max((i for i, name in enumerate(since, start=1) if name == "retrieve"), default=0)
+        for number, earlier in enumerate(context.previous_calls, start=1):
+            if number > last_retrieval and self._is_same(earlier, call):
+                items = tuple(c.item_index for c in context.candidates if c.round == number)
+                if items:
+                    return items
+        return ()
+
+    def _is_same(self, earlier: ToolCall, call: ToolCall) -> bool:
+        k = self._config.default_k if earlier.k is None else earlier.k
+        return earlier.name == "rank" and (earlier.attribute or PLAIN_BACKBONE) == call.attribute and k == call.k
 
     def _observation(
         self,
