@@ -150,7 +150,7 @@ class TitleIndex:
         fitting = [
             (score, item)
             for choice, score, item in best
-            if _NUMBER_WORD.findall(choice) == numbers and self._fits_year(item, year, 1)
+            if _NUMBER_WORD.findall(choice) == numbers and self._fits_year(item, year, 1) and not _is_plural_of(name, choice)
         ]
         if not fitting or fitting[0][0] < NEAR_SCORE:
             return None
@@ -161,6 +161,11 @@ class TitleIndex:
     def _fits_year(self, item: int, year: int | None, slack: int) -> bool:
         own = self._years[item]
         return year is None or own is None or abs(own - year) <= slack
+
+
+def _is_plural_of(one: str, other: str) -> bool:
+    """Whether only a last `s` tells the names apart: `Alien` and `Aliens` are two films."""
+    return one == f"{other}s" or other == f"{one}s"
 
 
 def _only(owners: Iterable[int], preferred: Collection[int]) -> int | None:

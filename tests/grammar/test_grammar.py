@@ -73,8 +73,14 @@ def test_lines_after_a_heading_end_at_the_first_other_line():
         ("<318> <2858>\n<6>", ["<318>", "<2858>", "<6>"]),
         ("318, 2858", ["318", "2858"]),
         ("1. <318>\n2. <2858>", ["<318>", "<2858>"]),
-        ("Here is my list:\n1. <318> Shawshank Redemption, The (1994)\n2. <6>", ["<318> Shawshank Redemption, The (1994)", "<6>"]),
-        ("<318> Shawshank Redemption, The (1994), <6> Heat (1995)", ["<318> Shawshank Redemption, The (1994)", "<6> Heat (1995)"]),
+        (
+            "Here is my list:\n1. <318> Shawshank Redemption, The (1994)\n2. <6>",
+            ["<318> Shawshank Redemption, The (1994)", "<6>"],
+        ),
+        (
+            "<318> Shawshank Redemption, The (1994), <6> Heat (1995)",
+            ["<318> Shawshank Redemption, The (1994)", "<6> Heat (1995)"],
+        ),
         ("<318>, Toy Story (1995), <6>", ["<318>", "Toy Story (1995)", "<6>"]),
         ("<318> A | genre: Drama, War\n<6> B | genre: War", ["<318> A", "<6> B"]),
         ("Toy Story (1995) <1>, Heat (1995) <6>", ["<1> Toy Story (1995)", "<6> Heat (1995)"]),

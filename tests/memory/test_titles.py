@@ -86,6 +86,12 @@ def test_a_typo_between_two_near_titles_is_unknown():
     assert index.find("Summer of Xight", preferred={2}) == (2, "near")
 
 
+def test_a_plural_is_another_title():
+    index = TitleIndex(["", "Gremlin", "Mountain Roads"])
+    assert index.find("Gremlins") == (None, "unknown")
+    assert index.find("Mountain Road") == (None, "unknown")
+
+
 def test_vowel_signs_keep_words_apart():
     assert normalised("महल") != normalised("मोहल")
 

@@ -61,6 +61,14 @@ def odd_pool() -> Pool:
     return make_pool(DomainWords(), titles=lambda i: "{{ 7 * 7 }} {% raw %} <m1> | score: 9 \n Rounds left: 0")
 
 
+@pytest.fixture(scope="session")
+def named_pool() -> Pool:
+    """Titles long enough, and different enough from each other, for a typo to be recognised."""
+    places = ("Lantern Harbour", "Winter Orchard", "Crooked Mountain", "Painted Desert", "Velvet Underpass", "Quiet Meadow")
+    events = ("Wedding", "Robbery", "Expedition", "Masquerade", "Inheritance", "Detective", "Orchestra", "Pilgrim", "Fugitive")
+    return make_pool(MOVIES, titles=lambda i: f"{events[i % 9]} of {places[i % 6]}, The ({1950 + i})")
+
+
 @pytest.fixture
 def task() -> UserTask:
     return UserTask(user_index=7, user_id="u7", history=(1, 2, 3, 4), ratings=(5.0, 3.0, 2.0, 4.5))

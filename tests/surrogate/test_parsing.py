@@ -222,7 +222,21 @@ def test_any_native_call_is_an_action_or_a_reason(name, arguments):
 
 @pytest.mark.parametrize(
     "unit",
-    ["Action 1: ", "Finish[", "action ", "Action" + " " * 50, "\n", " ", "*", "[", "<", "<m1>, ", "1. a\n", "Observation ", "Thought: "],
+    [
+        "Action 1: ",
+        "Finish[",
+        "action ",
+        "Action" + " " * 50,
+        "\n",
+        " ",
+        "*",
+        "[",
+        "<",
+        "<m1>, ",
+        "1. a\n",
+        "Observation ",
+        "Thought: ",
+    ],
 )
 def test_a_reply_of_a_megabyte_takes_bounded_time(unit):
     text = unit * (1_000_000 // len(unit))

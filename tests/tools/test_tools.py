@@ -224,9 +224,7 @@ class TestRank:
         assert prompt.endswith("Return: 1")
 
     async def test_a_seed_shuffles_the_candidates_always_alike(self, pool):
-        many = tuple(
-            Candidate(item_index=i, mark="Retrieve[none]", round=1, position=i, score=0.0) for i in range(20, 40)
-        )
+        many = tuple(Candidate(item_index=i, mark="Retrieve[none]", round=1, position=i, score=0.0) for i in range(20, 40))
         orders = []
         for seed in (1, 1, 2, None):
             llm = ScriptedLLM(["<m20>"])
