@@ -46,6 +46,7 @@ class _Call:
     deadline_s: float
     num_attempts: int = 0
     num_failures: int = 0
+    last_reason: str = ""
     sent: dict[str, Any] = field(default_factory=dict)
 
 
@@ -156,10 +157,8 @@ class OpenAIChat:
         except openai.APIStatusError as error:
             body = ErrorBody(error.response.text, secrets=self._secrets)
             failure = self._failure(error.status_code, body, call, read_retry_after(error.response.headers))
-        except (TimeoutError, openai.APITimeoutError) as error:
-            failure = self._failed(self._transport_reason(error), call)
         except _TRANSPORT_ERRORS as error:
-            failure = self._failed(self._transport_reason(error), call)
+            failure = self._failed(self._transport_reason(error, call), call)
         except (UnusableReplyError, ValueError, RecursionError) as error:
             failure = self._failed(str(error) if isinstance(error, UnusableReplyError) else "the reply is no valid JSON", call)
         raise failure
@@ -234,6 +233,7 @@ class OpenAIChat:
         self, reason: str, call: _Call, status: int | None = None, retry_after_s: float | None = None
     ) -> AttemptFailedError:
         call.num_failures += 1
+        call.last_reason = reason
         if call.num_failures > 1:
             self.counts["retry"] += 1
         return AttemptFailedError(reason, number=call.num_failures, status=status, retry_after_s=retry_after_s)
@@ -266,7 +266,7 @@ class OpenAIChat:
             hint=hint,
         )
 
-    def _transport_reason(self, error: BaseException) -> str:
+    def _transport_reason(self, error: BaseException, call: _Call | None = None) -> str:
         """Why there was no answer, from the innermost error that says it."""
         for cause in _chain(error):
             if isinstance(cause, ConnectionRefusedError):
@@ -282,7 +282,10 @@ class OpenAIChat:
             if isinstance(cause, aiohttp.ClientPayloadError):
                 return "the reply broke off"
         if any(isinstance(cause, (TimeoutError, httpx2.TimeoutException)) for cause in _chain(error)):
-            return f"no answer within {self.config.timeout_s:g} s"
+            if call is None or time.monotonic() < call.deadline_s:
+                return f"no answer within {self.config.timeout_s:g} s"
+            before = f"; before that: {call.last_reason}" if call.last_reason else ""
+            return f"the total time of {self.config.total_timeout_s:g} s is over{before}"
         last = list(_chain(error))[-1]
         return mask(f"{type(last).__name__}: {last}", self._secrets)
 

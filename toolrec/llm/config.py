@@ -40,7 +40,7 @@ class LLMConfig:
     api_key_env: str = "OPENAI_API_KEY"
     temperature: float | None = None
     seed: int | None = None
-    max_output_tokens: int | None = 1024
+    max_output_tokens: int | None = 2048
     parallel_tool_calls: bool | None = None
     concurrency: int = 64
     timeout_s: float = 120.0

@@ -27,7 +27,7 @@ _REFUSAL = re.compile(
 _SECRETS = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{6,}|\bsk-[\w-]{8,}")
 _NAMED = {
     name: re.compile(
-        rf"['\"`]{name}['\"`]|\b(?:parameter|argument|field|input|keyword)s?:?\s+{name}\b"
+        rf"['\"`]{name}['\"`]|:\s*{name}\b|\b(?:parameter|argument|field|input|keyword)s?:?\s+{name}\b"
         rf"|\b{name}(?:\s+(?:is|was|are|parameter|not|cannot|must|does|value)\b|:)",
         re.IGNORECASE,
     )

@@ -222,7 +222,7 @@ def _calls_of(message: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _actions(message: Mapping[str, Any], text: str) -> list[tuple[str, str]]:
     """The (tool, attribute) pairs that an assistant message calls."""
-    found = [(name, _attribute(str(given.get("attribute") or PLAIN_BACKBONE))) for name, given in _calls_of(message)]
+    found = [(name, _attribute(str(given["attribute"]))) for name, given in _calls_of(message) if "attribute" in given]
     for name, rest in _ACTION.findall(text):
         found.append((name.lower(), _attribute(rest.rpartition("]")[0].rpartition(",")[0] or PLAIN_BACKBONE)))
     return found

@@ -71,7 +71,7 @@ def serve_forever(options: EmbeddedOptions | None, listener: socket.socket) -> N
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """A bound socket.
+    """A listening socket: connections wait in its backlog until the endpoint runs.
 
     Raises:
         ConfigError: the port is taken or the address is not this machine's.
@@ -81,6 +81,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

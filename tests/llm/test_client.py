@@ -1,0 +1,474 @@
+"""The client against a real server that fails by script."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import time
+import traceback
+from typing import Any
+
+import pytest
+
+from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError
+from toolrec.llm import LLM, LLMConfig, OpenAIChat
+from toolrec.records import Usage
+
+ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+TOOLS = [{"type": "function", "function": {"name": "retrieve", "parameters": {"type": "object", "properties": {}}}}]
+KEY = "sk-marker-4711-never-shown"
+
+
+async def ask(config: LLMConfig, **how: Any) -> Any:
+    async with OpenAIChat(config) as llm:
+        return await llm.complete(ASK, **how)
+
+
+def test_is_an_llm(quick: Any) -> None:
+    assert isinstance(OpenAIChat(quick("http://127.0.0.1:1/v1")), LLM)
+
+
+async def test_plain_reply_and_usage(serve: Any, quick: Any, steps: Any) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 64}}
+    server = await serve(steps.reply("hi", usage=usage))
+    completion = await ask(quick(server.base_url, temperature=0.5, seed=3, max_output_tokens=99), stop=["Observation"])
+    assert completion.text == "hi"
+    assert completion.usage == Usage(num_calls=1, num_attempts=1, prompt_tokens=100, cached_tokens=64, completion_tokens=7)
+    sent = server.requests[0]
+    assert sent == {"model": "m", "messages": ASK, "stop": ["Observation"], "temperature": 0.5, "seed": 3, "max_tokens": 99}
+    assert "POST /v1/chat/completions " in server.headers[0]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "429",
+        "408",
+        "409",
+        "500",
+        "503",
+        "529",
+        "reset",
+        "close",
+        "truncate",
+        "no_json",
+        "html",
+        "empty_choices",
+        "null_choices",
+        "no_message",
+        "error_in_200",
+        "empty_body",
+        "list_body",
+        "deep_body",
+    ],
+)
+async def test_passing_fault_costs_one_more_attempt(fault: str, serve: Any, quick: Any, steps: Any) -> None:
+    step: dict[str, Any]
+    if fault.isdigit():
+        step = steps.error(int(fault))
+    elif fault in ("reset", "close"):
+        step = {"fault": fault}
+    elif fault == "truncate":
+        step = {**steps.reply("half of this"), "fault": "truncate"}
+    else:
+        raw = {
+            "no_json": '{"choices": [',
+            "html": "<html><body>ok</body></html>",
+            "empty_choices": '{"choices": []}',
+            "null_choices": '{"choices": null}',
+            "no_message": '{"choices": [{"index": 0}]}',
+            "error_in_200": '{"error": {"message": "overloaded", "code": 503}}',
+            "empty_body": "",
+            "list_body": "[]",
+            "deep_body": "[" * 100_000,
+        }[fault]
+        step = {"status": 200, "raw": raw}
+    server = await serve(step, step, steps.reply("after all"))
+    completion = await ask(quick(server.base_url))
+    assert completion.text == "after all"
+    assert len(server.requests) == 3
+    assert completion.usage.num_attempts == 3
+    assert completion.usage.num_calls == 1
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "reset", "empty_choices"])
+async def test_attempts_are_capped(fault: str, serve: Any, quick: Any, steps: Any) -> None:
+    step = {"429": steps.error(429), "500": steps.error(500), "reset": {"fault": "reset"}}.get(
+        fault, {"status": 200, "raw": '{"choices": []}'}
+    )
+    server = await serve(step)
+    with pytest.raises(LLMUnavailableError, match="after 4 attempts"):
+        await ask(quick(server.base_url, max_attempts=4))
+    assert len(server.requests) == 4
+
+
+async def test_total_time_is_capped(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(500))
+    config = quick(server.base_url, max_attempts=1000, total_timeout_s=0.3, min_wait_s=0.05, max_wait_s=0.05)
+    started_s = time.monotonic()
+    with pytest.raises(LLMUnavailableError, match="HTTP 500"):
+        await ask(config)
+    assert time.monotonic() - started_s < 0.6
+    assert 2 <= len(server.requests) < 100
+
+
+async def test_hanging_endpoint_is_left_after_the_timeout(serve: Any, quick: Any) -> None:
+    server = await serve({"fault": "hang"})
+    started_s = time.monotonic()
+    with pytest.raises(LLMUnavailableError, match=r"no answer within 0\.15 s"):
+        await ask(quick(server.base_url, timeout_s=0.15, max_attempts=2))
+    assert len(server.requests) == 2
+    assert 0.3 <= time.monotonic() - started_s < 1.0
+
+
+async def test_dribbling_endpoint_does_not_outlive_the_timeout(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve({**steps.reply(), "delay_s": 0.4})
+    with pytest.raises(LLMUnavailableError, match=r"the total time of 0\.2 s is over"):
+        await ask(quick(server.base_url, timeout_s=5.0, total_timeout_s=0.2))
+    assert len(server.requests) == 1
+
+
+async def test_retry_after_is_honoured(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(429, retry_after="0.25"), steps.reply())
+    started_s = time.monotonic()
+    completion = await ask(quick(server.base_url))
+    assert time.monotonic() - started_s >= 0.25
+    assert completion.usage.num_attempts == 2
+
+
+async def test_retry_after_beyond_the_total_time_is_not_waited_for(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(429, "slow down", retry_after="3600"))
+    started_s = time.monotonic()
+    with pytest.raises(LLMUnavailableError, match="slow down"):
+        await ask(quick(server.base_url))
+    assert time.monotonic() - started_s < 0.5
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 422])
+async def test_final_answer_is_not_asked_again(status: int, serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(status, "because I say so"))
+    with pytest.raises(LLMRefusedError, match=f"HTTP {status}: because I say so"):
+        await ask(quick(server.base_url))
+    assert len(server.requests) == 1
+
+
+async def test_exhausted_quota_is_final_although_it_is_a_429(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(429, "You exceeded your quota", code="insufficient_quota"))
+    with pytest.raises(LLMRefusedError, match="no credit"):
+        await ask(quick(server.base_url))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("context_length_exceeded", "too long"),
+        (None, "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"),
+        (None, "the request exceeds the available context size, try increasing it"),
+        (None, "prompt is too long: 210000 tokens > 200000 maximum"),
+    ],
+)
+async def test_context_too_long(code: str | None, message: str, serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(400, message, code=code))
+    with pytest.raises(ContextTooLongError):
+        await ask(quick(server.base_url))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message", "param"),
+    [
+        ("temperature", "Unsupported value: 'temperature' does not support 0.5 with this model.", "temperature"),
+        ("temperature", "temperature is not supported by this model", None),
+        ("stop", "Unsupported parameter: 'stop' is not supported with this model.", "stop"),
+        ("seed", "Unrecognized request argument supplied: seed", None),
+        ("parallel_tool_calls", "Unknown parameter: 'parallel_tool_calls'.", None),
+    ],
+)
+async def test_refused_parameter_is_dropped_and_remembered(
+    parameter: str, message: str, param: str | None, serve: Any, quick: Any, steps: Any
+) -> None:
+    def step(body: dict[str, Any]) -> dict[str, Any]:
+        return steps.error(400, message, param=param) if parameter in body else steps.reply()
+
+    server = await serve(step)
+    config = quick(server.base_url, temperature=0.5, seed=1, parallel_tool_calls=False, max_attempts=1)
+    async with OpenAIChat(config) as llm:
+        first = await llm.complete(ASK, tools=TOOLS, stop=["Observation"])
+        second = await llm.complete(ASK, tools=TOOLS, stop=["Observation"])
+        assert llm.refused_parameters == {parameter}
+        assert llm.counts[f"parameter_refused:{parameter}"] == 1
+    assert (first.usage.num_attempts, second.usage.num_attempts) == (2, 1)
+    others = {"temperature", "seed", "stop", "parallel_tool_calls", "max_tokens"} - {parameter}
+    assert others <= set(server.requests[-1])
+
+
+async def test_token_limit_goes_under_its_other_name(serve: Any, quick: Any, steps: Any) -> None:
+    message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+    def step(body: dict[str, Any]) -> dict[str, Any]:
+        return (
+            steps.error(400, message, code="unsupported_parameter", param="max_tokens") if "max_tokens" in body else steps.reply()
+        )
+
+    server = await serve(step)
+    async with OpenAIChat(quick(server.base_url, max_output_tokens=50)) as llm:
+        for _ in range(2):
+            await llm.complete(ASK)
+    assert [("max_tokens" in sent, sent.get("max_completion_tokens")) for sent in server.requests] == [
+        (True, None),
+        (False, 50),
+        (False, 50),
+    ]
+
+
+async def test_endpoint_that_refuses_everything_gets_the_bare_request(serve: Any, quick: Any, steps: Any) -> None:
+    def step(body: dict[str, Any]) -> dict[str, Any]:
+        extra = [name for name in body if name not in ("model", "messages")]
+        if extra:
+            detail = [{"loc": ["body", extra[0]], "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}]
+            return {"status": 422, "json": {"detail": detail}}
+        return steps.reply()
+
+    server = await serve(step)
+    completion = await ask(quick(server.base_url, temperature=0.1, seed=1), stop=["x"])
+    # max_tokens, max_completion_tokens, temperature, stop and seed, one after another, and then the bare request
+    assert completion.usage.num_attempts == 5 + 1
+    assert set(server.requests[-1]) == {"model", "messages"}
+
+
+async def test_refused_parameter_of_many_calls_at_once_is_counted_once(serve: Any, quick: Any, steps: Any) -> None:
+    def step(body: dict[str, Any]) -> dict[str, Any]:
+        refused = steps.error(400, "no", code="unsupported_value", param="temperature")
+        return {**(refused if "temperature" in body else steps.reply()), "delay_s": 0.02}
+
+    server = await serve(step)
+    async with OpenAIChat(quick(server.base_url, temperature=0.5)) as llm:
+        completions = await asyncio.gather(*(llm.complete(ASK) for _ in range(8)))
+        assert llm.counts["parameter_refused:temperature"] == 1
+    assert [c.usage.num_attempts for c in completions] == [2] * 8
+
+
+async def test_stop_is_cut_here_where_the_endpoint_does_not(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.reply("Thought 1: a\nAction 1: Retrieve[none, 5]\nObservation 1: made up", finish_reason="length"))
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        completion = await llm.complete(ASK, stop=["Observation"])
+        assert llm.counts["cut_by_client"] == 1
+    assert completion.text == "Thought 1: a\nAction 1: Retrieve[none, 5]\n"
+    assert completion.finish_reason == "stop"
+
+
+async def test_parallel_tool_calls_are_all_passed_on(serve: Any, quick: Any, steps: Any) -> None:
+    calls = [
+        {"id": "a", "type": "function", "function": {"name": "retrieve", "arguments": '{"k": 5}'}},
+        {"type": "function", "function": {"name": "rank", "arguments": {"k": 6}}},
+        {"id": "c", "function": {"name": "finish"}},
+        "no call",
+        {"id": "d"},
+    ]
+    server = await serve(steps.reply(None, message={"tool_calls": calls}, finish_reason="tool_calls"))
+    completion = await ask(quick(server.base_url), tools=TOOLS)
+    assert [(c.id, c.name, c.arguments) for c in completion.tool_calls] == [
+        ("a", "retrieve", '{"k": 5}'),
+        ("call_2", "rank", '{"k": 6}'),
+        ("c", "finish", "{}"),
+    ]
+    assert completion.text == ""
+    assert completion.finish_reason == "tool_calls"
+    assert server.requests[0]["tools"] == TOOLS
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "text", "reasoning"),
+    [
+        ("answer", {"reasoning_content": "why"}, "answer", "why"),
+        ("answer", {"reasoning": "why"}, "answer", "why"),
+        ("<think>why\n</think>\n\nanswer", {}, "answer", "why"),
+        ("why</think>answer", {}, "answer", "why"),
+        ("<think>never ends", {}, "", "never ends"),
+        ("<11>\n<12>", {}, "<11>\n<12>", ""),
+        (None, {"reasoning_content": "only thoughts"}, "", "only thoughts"),
+        ([{"type": "text", "text": "in "}, {"type": "image"}, {"type": "text", "text": "parts"}], {}, "in parts", ""),
+        (None, {}, "", ""),
+        ("", {"refusal": "I cannot"}, "I cannot", ""),
+    ],
+)
+async def test_shapes_of_content(
+    content: Any, message: dict[str, Any], text: str, reasoning: str, serve: Any, quick: Any, steps: Any
+) -> None:
+    server = await serve(steps.reply(content, message=message))
+    completion = await ask(quick(server.base_url))
+    assert (completion.text, completion.reasoning) == (text, reasoning)
+    assert completion.finish_reason == ("refusal" if message.get("refusal") else "stop")
+
+
+async def test_missing_usage_is_zero_and_counted(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.reply())
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        assert (await llm.complete(ASK)).usage == Usage(num_calls=1, num_attempts=1)
+        assert llm.counts["usage_missing"] == 1
+
+
+async def test_length_and_content_filter(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(
+        steps.reply("half", finish_reason="length"),
+        steps.reply("", finish_reason="content_filter"),
+        steps.error(400, "The response was filtered due to the content management policy", code="content_filter"),
+    )
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        assert (await llm.complete(ASK)).finish_reason == "length"
+        for _ in range(2):
+            with pytest.raises(LLMRefusedError, match="filter"):
+                await llm.complete(ASK)
+    assert len(server.requests) == 3
+
+
+async def test_concurrency_is_kept(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve({**steps.reply(), "delay_s": 0.02})
+    async with OpenAIChat(quick(server.base_url, concurrency=3)) as llm:
+        await asyncio.gather(*(llm.complete(ASK) for _ in range(12)))
+    assert server.max_in_flight == 3
+
+
+async def test_cancelling_a_call_frees_its_place(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve({"fault": "hang"}, steps.reply("next"))
+    async with OpenAIChat(quick(server.base_url, concurrency=1)) as llm:
+        task = asyncio.create_task(llm.complete(ASK))
+        await asyncio.wait_for(server.has_request.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await llm.complete(ASK)).text == "next"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("http://127.0.0.1:1/v1", "connection refused"), ("http://no-such-host.invalid/v1", "cannot be resolved")],
+)
+async def test_unreachable_says_why(url: str, reason: str, quick: Any) -> None:
+    with pytest.raises(LLMUnavailableError, match=reason) as caught:
+        await ask(quick(url, max_attempts=2))
+    assert str(copy.copy(caught.value)) == str(caught.value)
+
+
+async def test_tls_to_a_plain_port_says_so(embedded: Any, quick: Any) -> None:
+    with pytest.raises(LLMUnavailableError, match="TLS connection failed"):
+        await ask(quick(embedded.base_url.replace("http://", "https://"), max_attempts=1))
+
+
+async def test_key_is_sent_and_never_shown(
+    serve: Any, quick: Any, steps: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OWN_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    echo = f"Incorrect API key provided: {KEY}. Header was Bearer {KEY}"
+    plain = {"status": 403, "raw": f"<html>denied for {KEY}</html>"}
+    server = await serve(
+        steps.error(401, echo),
+        plain,
+        steps.error(500, echo),
+        steps.error(500, echo),
+        steps.error(400, echo, code="context_length_exceeded"),
+    )
+    config = quick(server.base_url, api_key_env="OWN_KEY", max_attempts=2)
+    shown = [repr(config)]
+    async with OpenAIChat(config) as llm:
+        shown.append(repr(llm))
+        for _ in range(4):
+            try:
+                await llm.complete(ASK)
+            except (LLMRefusedError, LLMUnavailableError, ContextTooLongError) as failure:
+                assert failure.__context__ is None or KEY not in repr(failure.__context__)
+                shown += [
+                    "".join(traceback.format_exception(failure)),
+                    str(failure),
+                    repr(failure),
+                    repr(copy.copy(failure)),
+                ]
+    assert all(f"authorization: bearer {KEY}" in head.lower() for head in server.headers)
+    assert len(shown) == 2 + 4 * 4
+    assert KEY not in "".join(shown) + caplog.text
+
+
+async def test_no_key_sends_a_placeholder(serve: Any, steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = await serve(steps.reply())
+    await ask(LLMConfig(base_url=server.base_url, model="m"))
+    assert "authorization: bearer no-key" in server.headers[0].lower()
+
+
+async def test_environment_of_openai_stays_at_home(serve: Any, quick: Any, steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-marker")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    server = await serve(steps.reply())
+    await ask(quick(server.base_url))
+    assert KEY not in server.headers[0]
+    assert "org-marker" not in server.headers[0]
+
+
+def test_openai_without_a_key_is_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        OpenAIChat(LLMConfig(model="m"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": ""},
+        {"base_url": "127.0.0.1:8000"},
+        {"base_url": "ftp://host/v1"},
+        {"base_url": "http:///v1"},
+        {"base_url": "http://host:99999/v1"},
+        {"base_url": "http://user:secret-word@host/v1"},
+        {"base_url": "http://host/v1?api_key=secret-word"},
+        {"base_url": "http://ho st/v1"},
+        {"temperature": 3.0},
+        {"concurrency": 0},
+        {"max_attempts": 0},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"total_timeout_s": float("inf")},
+        {"min_wait_s": -1.0},
+        {"max_output_tokens": 0},
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LLMConfig(**{"model": "m", **settings})
+    assert "secret-word" not in str(caught.value)
+
+
+def test_key_that_is_no_header_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN_KEY", "abc\ndef")
+    with pytest.raises(ConfigError) as caught:
+        LLMConfig(model="m", api_key_env="OWN_KEY").read_key()
+    assert "abc" not in str(caught.value)
+
+
+async def test_list_of_models(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(
+        {"status": 200, "json": {"data": [{"id": "a"}, {"id": "b"}]}},
+        steps.error(404, "Not Found"),
+        {"status": 200, "raw": "no list"},
+        steps.error(401, "who are you"),
+    )
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        assert await llm.list_models() == ["a", "b"]
+        assert await llm.list_models() is None
+        assert await llm.list_models() is None
+        with pytest.raises(LLMRefusedError, match="who are you"):
+            await llm.list_models()
+
+
+async def test_the_request_is_plain_json(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.reply())
+    odd = "Amélie \ud83c\udfac \u2028 ‹x›"
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        await llm.complete([{"role": "user", "content": odd}])
+    assert server.requests[0]["messages"] == [json.loads(json.dumps({"role": "user", "content": odd}))]
