@@ -1,5 +1,6 @@
 """A checkerboard: users of even and of odd items, so that the right answer is obvious."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from toolrec.recommenders import FitConfig, RecommendersConfig, TransformerConfi
 
 NUM_ITEMS = 24
 NUM_USERS = 80
-ATTRIBUTES = ("colour", "tags", "size")
 
 
 def make_pool(num_items: int = NUM_ITEMS) -> Pool:
@@ -58,10 +58,22 @@ def small_config(**fields) -> RecommendersConfig:
         backbone=TransformerConfig(width=16, num_layers=2, num_heads=2, dropout=0.1),
         backbone_fit=fit,
         encoder=TransformerConfig(width=8, num_layers=1, num_heads=2, dropout=0.1),
-        encoder_fit=replace(fit, max_epochs=4),
+        encoder_fit=fit,
         num_buckets=4,
     )
     return replace(config, **fields)
+
+
+@pytest.fixture(scope="session")
+def new_dataset() -> Callable[..., Dataset]:
+    """Makes a checkerboard: `new_dataset(name=…, checksum=…, num_items=…)`."""
+    return make_dataset
+
+
+@pytest.fixture(scope="session")
+def new_config() -> Callable[..., RecommendersConfig]:
+    """Makes a configuration that trains the checkerboard in a second: `new_config(seed=…)`."""
+    return small_config
 
 
 @pytest.fixture(scope="session")

@@ -79,13 +79,14 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(report: TrainingReport, dataset: Dataset) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"recommenders of {dataset.name}")
-    table.add_column("member")
-    for heading in ("trainable parameters", "epochs", "best epoch", "seconds", "validation ndcg@10"):
-        table.add_column(heading, justify="right")
+    table = Table(title=f"recommenders of {dataset.name}", box=box.SIMPLE)
+    table.add_column("member", no_wrap=True)
+    for heading in ("trainable\nparameters", "epochs", "best\nepoch", "seconds", "validation\nndcg@10"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("stopped by")
     for member in report.members:
         table.add_row(

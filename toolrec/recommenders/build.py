@@ -264,11 +264,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _popularity_ndcg(count_I: np.ndarray, validation: ValidationSet) -> float:
     weight_I1 = torch.from_numpy(count_I)[:, None]
-    ranks = full_ranking(
+    positions = full_ranking(
         lambda _history_BL, last_B, _places: weight_I1.new_ones(len(last_B), 1),
         weight_I1,
         histories=validation.histories,
         targets=validation.targets,
         model_history_length=1,
     )
-    return mean_ndcg(ranks)
+    return mean_ndcg(positions)

@@ -127,6 +127,9 @@ def recommenders_manifest(folder: Path) -> dict[str, Any]:
     missing = {"dataset", "members", "checksum", "model_history_length"} - manifest.keys()
     if missing:
         raise CheckpointError("the recommenders' manifest is incomplete", value=sorted(missing))
+    unlisted = {POPULARITY, BACKBONE} - {member.get("name") for member in manifest["members"]}
+    if unlisted or not all({"folder", "files"} <= member.keys() for member in manifest["members"]):
+        raise CheckpointError("the recommenders' manifest does not list its members", value=sorted(unlisted) or None)
     return manifest
 
 

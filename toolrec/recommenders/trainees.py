@@ -39,7 +39,7 @@ class ValidationSet:
 
 
 def validation_set(dataset: Dataset, *, max_users: int) -> ValidationSet:
-    """The fixed sample of users that validation ranks for; all of them where there are no more than `max_users`."""
+    """The fixed sample of users that validation positions for; all of them where there are no more than `max_users`."""
     users = dataset.sample_users(max_users if max_users < dataset.num_users else None, VALIDATION_SEED)
     histories = [np.asarray(dataset.history(int(user), "valid"), dtype=np.int64) for user in users]
     targets = np.array([dataset.target(int(user), "valid") for user in users], dtype=np.int64)
@@ -63,14 +63,14 @@ class BackboneTrainee:
 
     def validate(self) -> float:
         """NDCG@10 over the validation set."""
-        ranks = full_ranking(
+        positions = full_ranking(
             lambda history_BL, last_B, _: self.model.last(history_BL, last_B),
             self.weight_ID,
             histories=self.validation.histories,
             targets=self.validation.targets,
             model_history_length=len(self.model.transformer.position),
         )
-        return mean_ndcg(ranks)
+        return mean_ndcg(positions)
 
 
 class FrozenStates:
@@ -80,16 +80,25 @@ class FrozenStates:
 
     Args:
         folder: where the temporary file goes.
+        in_memory_bytes: states above this go to the file.
     """
 
-    def __init__(self, model: SASRecModel, windows: Sequence[np.ndarray], validation: ValidationSet, *, folder: Path) -> None:
+    def __init__(
+        self,
+        model: SASRecModel,
+        windows: Sequence[np.ndarray],
+        validation: ValidationSet,
+        *,
+        folder: Path,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
+    ) -> None:
         self.windows, self.validation = windows, validation
         self.weight_ID: Tensor = model.item.weight.detach()
         self.model_history_length = len(model.transformer.position)
         self.starts = np.concatenate([[0], np.cumsum([len(w) - 1 for w in windows])])
         shape = (int(self.starts[-1]), model.item.embedding_dim)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if shape[0] * shape[1] * 4 <= IN_MEMORY_BYTES:
+        if shape[0] * shape[1] * 4 <= in_memory_bytes:
             self.state_PD: np.ndarray = np.empty(shape, dtype=np.float32)
         else:
             self._temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".frozen-states-")
@@ -164,11 +173,11 @@ class EncoderTrainee:
             return self.model.last(history_BL, last_B, frozen_BD, value_IS)
 
         validation = self.frozen.validation
-        ranks = full_ranking(
+        positions = full_ranking(
             state_of,
             self.weight_ID,
             histories=validation.histories,
             targets=validation.targets,
             model_history_length=self.frozen.model_history_length,
         )
-        return mean_ndcg(ranks)
+        return mean_ndcg(positions)

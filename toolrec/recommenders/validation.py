@@ -17,23 +17,23 @@ StateOf = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 """Last states `[B, D]` of right-padded histories `[B, L]`, their last positions `[B]` and their places in the set `[B]`."""
 
 
-def rank_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
-    """1-based place of every row's target: better scores first, ties by item index; -inf scores come after."""
+def position_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
+    """1-based position of every row's target: better scores first, ties by item index; -inf scores come after."""
     at_target_B1 = score_BI.gather(1, target_B[:, None])
     item_I = torch.arange(score_BI.shape[1], device=score_BI.device)
     is_before_BI = (score_BI > at_target_B1) | ((score_BI == at_target_B1) & (item_I < target_B[:, None]))
     return is_before_BI.sum(dim=1) + 1
 
 
-def mean_ndcg(rank_B: np.ndarray, *, k: int = 10) -> float:
+def mean_ndcg(position_B: np.ndarray, *, k: int = 10) -> float:
     """NDCG@k with one target a user: `1 / log2(1 + place)` within the first k, else 0; mean over users."""
-    rank_B = np.asarray(rank_B, dtype=np.float64)
-    return float(np.mean(np.where(rank_B <= k, 1.0 / np.log2(1.0 + rank_B), 0.0)))
+    position_B = np.asarray(position_B, dtype=np.float64)
+    return float(np.mean(np.where(position_B <= k, 1.0 / np.log2(1.0 + position_B), 0.0)))
 
 
-def mean_recall(rank_B: np.ndarray, *, k: int = 10) -> float:
+def mean_recall(position_B: np.ndarray, *, k: int = 10) -> float:
     """Recall@k with one target a user: the share of users whose target is within the first k."""
-    return float(np.mean(np.asarray(rank_B) <= k))
+    return float(np.mean(np.asarray(position_B) <= k))
 
 
 def full_ranking(
@@ -44,7 +44,7 @@ def full_ranking(
     targets: np.ndarray,
     model_history_length: int,
 ) -> np.ndarray:
-    """Places of the targets among the whole pool, the history's items masked.
+    """1-based positions of the targets among the whole pool, the history's items masked.
 
     Args:
         state_of: gives the last states of a block.
@@ -52,9 +52,9 @@ def full_ranking(
         histories: oldest first, one a user, at least one item each.
 
     Returns:
-        rank_B: int64, in the order of `histories`. A target that is also in the history ranks last.
+        position_B: int64, in the order of `histories`. A target that is also in the history comes after all others.
     """
-    ranks = np.zeros(len(histories), dtype=np.int64)
+    positions = np.zeros(len(histories), dtype=np.int64)
     order = np.argsort([min(len(h), model_history_length) for h in histories], kind="stable")
     device = weight_ID.device
     for start in range(0, len(order), BLOCK_USERS):
@@ -67,8 +67,8 @@ def full_ranking(
         seen = np.concatenate([histories[i] for i in block]).astype(np.int64)
         score_BI[torch.from_numpy(rows).to(device), torch.from_numpy(seen).to(device)] = -torch.inf
         target_B = torch.from_numpy(targets[block].astype(np.int64)).to(device)
-        ranks[block] = rank_of_target(score_BI, target_B).cpu().numpy()
-    return ranks
+        positions[block] = position_of_target(score_BI, target_B).cpu().numpy()
+    return positions
 
 
 def pad_last(histories: Sequence[np.ndarray], *, model_history_length: int) -> tuple[Tensor, Tensor]:

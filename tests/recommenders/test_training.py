@@ -1,0 +1,194 @@
+"""A whole training: reproducible, bounded in time, and with a frozen backbone."""
+
+import csv
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from toolrec.errors import CheckpointError, ConfigError, DataError
+from toolrec.recommenders import FitConfig, recommenders_manifest, train_recommenders, trainees
+from toolrec.recommenders.batches import make_batch, make_windows
+from toolrec.recommenders.build import check_attributes, member_seed, resolve_device
+from toolrec.recommenders.fitting import fit
+from toolrec.recommenders.sasrec import SASRecModel
+from toolrec.recommenders.trainees import FrozenStates, validation_set
+
+
+def weights(folder, member):
+    return load_file(folder / member / "weights.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def short(config, **fields):
+    return replace(
+        config,
+        backbone_fit=replace(config.backbone_fit, max_epochs=2, **fields),
+        encoder_fit=replace(config.encoder_fit, max_epochs=2, **fields),
+    )
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dataset, new_config, tmp_path):
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    config = short(new_config())
+    train_recommenders(dataset, config, out=tmp_path / "a", attributes=["tags"])
+    assert torch.equal(torch.get_rng_state(), before), "the process's random state was touched"
+    torch.manual_seed(1)
+    train_recommenders(dataset, config, out=tmp_path / "b", attributes=["colour", "tags"])
+    train_recommenders(dataset, replace(config, seed=1), out=tmp_path / "c", attributes=[])
+    assert same(weights(tmp_path / "a", "backbone"), weights(tmp_path / "b", "backbone"))
+    assert same(weights(tmp_path / "a", "attributes/01-tags"), weights(tmp_path / "b", "attributes/02-tags"))
+    assert not same(weights(tmp_path / "a", "backbone"), weights(tmp_path / "c", "backbone"))
+
+
+def test_sampled_softmax_trains_too(dataset, new_config, tmp_path):
+    config = short(new_config(), loss="sampled_softmax", num_negatives=8)
+    report = train_recommenders(dataset, config, out=tmp_path / "out", attributes=["size"])
+    assert [member.name for member in report.members] == ["popularity", "backbone", "size"]
+
+
+def test_only_the_encoder_trains(trained, recommenders):
+    manifest = {member["name"]: member for member in recommenders_manifest(trained)["members"]}
+    encoder = recommenders["colour"]
+    assert manifest["colour"]["num_parameters"] == sum(p.numel() for p in encoder.model.parameters())
+    assert torch.equal(encoder.item_DI, recommenders["backbone"].item_DI)
+    assert manifest["colour"]["num_parameters"] < manifest["backbone"]["num_parameters"]
+
+
+def test_the_log_has_every_epoch(trained):
+    rows = list(csv.DictReader((trained / "training_log.csv").open()))
+    manifest = recommenders_manifest(trained)
+    for member in manifest["members"][1:]:
+        own = [row for row in rows if row["member"] == member["name"]]
+        assert [int(row["epoch"]) for row in own] == list(range(1, member["num_epochs"] + 1))
+        assert max(float(row["ndcg@10"]) for row in own) == pytest.approx(member["validation"]["ndcg@10"], abs=1e-6)
+        assert float(own[member["best_epoch"] - 1]["ndcg@10"]) == pytest.approx(member["validation"]["ndcg@10"], abs=1e-6)
+    assert list(rows[0]) == ["member", "epoch", "loss", "ndcg@10", "seconds"]
+
+
+def test_training_stops_without_progress(dataset, new_config, tmp_path):
+    config = new_config()
+    config = replace(config, backbone_fit=replace(config.backbone_fit, learning_rate=1e-12, patience=3, max_epochs=50))
+    report = train_recommenders(dataset, config, out=tmp_path / "out", attributes=[])
+    assert report.members[1].stopped_by == "patience"
+    assert report.members[1].num_epochs == report.members[1].best_epoch + 3
+
+
+def test_the_time_budget_ends_a_training_with_all_members(dataset, new_config, tmp_path):
+    config = new_config(max_time_s=1.0)
+    endless = {"max_epochs": 100_000, "patience": 100_000}
+    config = replace(
+        config, backbone_fit=replace(config.backbone_fit, **endless), encoder_fit=replace(config.encoder_fit, **endless)
+    )
+    start_s = time.monotonic()
+    report = train_recommenders(dataset, config, out=tmp_path / "out")
+    assert time.monotonic() - start_s < 10
+    assert {member.stopped_by for member in report.members[1:]} == {"time"}
+    assert all(member.best_epoch >= 1 for member in report.members[1:])
+
+
+class DivergingTrainee:
+    """Its states are no numbers from the second batch on."""
+
+    name = "diverging"
+
+    def __init__(self):
+        self.model = torch.nn.Linear(2, 2)
+        self.weight_ID = torch.ones(5, 2)
+        self.num_batches = 0
+
+    def states(self, batch):
+        self.num_batches += 1
+        scale = 1.0 if self.num_batches < 2 else float("nan")
+        return self.model(torch.ones(*batch.input_BL.shape, 2)) * scale
+
+    def validate(self):
+        return 0.0
+
+
+def test_a_diverging_loss_stops_with_the_reason():
+    with pytest.raises(ConfigError, match=r"training diverging diverged.*learning rate below 0\.01"):
+        fit(DivergingTrainee(), [np.array([1, 2, 3])] * 64, FitConfig(learning_rate=0.01, batch_size=16), seed=0)
+
+
+def test_a_failed_training_leaves_the_old_folder(dataset, new_dataset, new_config, tmp_path):
+    out = tmp_path / "out"
+    train_recommenders(dataset, short(new_config()), out=out, attributes=[])
+    before = recommenders_manifest(out)["checksum"]
+    with pytest.raises(ConfigError, match="unknown attribute"):
+        train_recommenders(dataset, short(new_config()), out=out, attributes=["director"])
+    assert recommenders_manifest(out)["checksum"] == before
+    train_recommenders(dataset, short(new_config(seed=4)), out=out, attributes=[])
+    assert recommenders_manifest(out)["checksum"] != before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_place_that_is_no_recommenders_folder_is_not_replaced(dataset, new_config, tmp_path, kind):
+    out = tmp_path / "thesis"
+    keep = out / "chapter-1.txt" if kind == "folder" else out
+    keep.parent.mkdir(exist_ok=True)
+    keep.write_text("years of work")
+    with pytest.raises(CheckpointError, match="not replaced"):
+        train_recommenders(dataset, new_config(), out=out)
+    assert keep.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [(["colour", "director"], r"director.*colour, tags, size"), (["tags", "tags"], "twice")],
+)
+def test_wrong_attributes_are_refused(dataset, attributes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_attributes(dataset, attributes)
+
+
+def test_unknown_device_is_refused():
+    assert resolve_device("auto") in ("cpu", "cuda")
+    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
+        resolve_device("tpu")
+
+
+def test_users_without_two_training_items_are_nothing_to_learn_from(new_dataset, new_config, tmp_path):
+    data = new_dataset()
+    data.offsets = np.concatenate([[0, 0], np.arange(3, 3 * data.num_users + 1, 3)])  # 3 items a user, 1 in training
+    with pytest.raises(DataError, match="nothing to learn"):
+        train_recommenders(data, new_config(), out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestFrozenStates:
+    @pytest.fixture
+    def parts(self, dataset, new_config):
+        torch.manual_seed(0)
+        model = SASRecModel(new_config().backbone, num_items=dataset.num_items, model_history_length=6).eval()
+        windows = make_windows(dataset.train_sequences(), model_history_length=6)
+        return model, windows, validation_set(dataset, max_users=30)
+
+    @pytest.mark.parametrize("limit", [0, trainees.IN_MEMORY_BYTES], ids=["file", "memory"])
+    def test_are_those_of_the_model(self, parts, tmp_path, limit):
+        model, windows, validation = parts
+        with FrozenStates(model, windows, validation, folder=tmp_path, in_memory_bytes=limit) as frozen:
+            batch = make_batch(windows, np.array([5, 0, 17]))
+            rows = frozen.rows(batch.window_B, length=batch.input_BL.shape[1])
+            expected = model(torch.from_numpy(batch.input_BL)) * torch.from_numpy(batch.input_BL > 0)[..., None]
+            torch.testing.assert_close(rows, expected.detach(), atol=1e-5, rtol=1e-4)
+            assert any(tmp_path.iterdir()) == (limit == 0)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_samples_are_the_same_users_every_time(dataset):
+    one, other = validation_set(dataset, max_users=30), validation_set(dataset, max_users=30)
+    np.testing.assert_array_equal(one.targets, other.targets)
+    assert len(one.targets) == 30 and len(validation_set(dataset, max_users=9999).targets) == dataset.num_users
+
+
+def test_member_seeds_differ():
+    assert len({member_seed(seed, name) for seed in range(3) for name in ("backbone", "attribute:a", "attribute:b")}) == 9

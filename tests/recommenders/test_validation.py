@@ -1,0 +1,55 @@
+"""Training's own figures: positions by hand, metrics as arithmetic and against the reporting metrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from toolrec.evaluation.metrics import ndcg_at_k, recall_at_k
+from toolrec.recommenders.validation import full_ranking, mean_ndcg, mean_recall, position_of_target
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("score_I", "target", "expected"),
+    [
+        ([-INF, 9.0, 5.0, 1.0], 1, 1),  # first
+        ([-INF, 9.0, 5.0, 1.0], 3, 3),  # last
+        ([-INF, 5.0, 5.0, 5.0], 2, 2),  # ties by item index
+        ([-INF, 2.0, -INF, 1.0], 2, 4),  # masked: after padding and all others
+    ],
+)
+def test_position_of_target(score_I, target, expected):
+    assert position_of_target(torch.tensor([score_I]), torch.tensor([target])).tolist() == [expected]
+
+
+def test_mean_figures_are_those_of_their_formulas():
+    positions = np.array([1, 3, 10, 11])
+    assert mean_ndcg(positions) == pytest.approx((1 / math.log2(2) + 1 / math.log2(4) + 1 / math.log2(11) + 0) / 4)
+    assert mean_recall(positions) == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize("k", [5, 10, 20])
+def test_agrees_with_the_reporting_metrics(k):
+    positions = np.random.default_rng(0).integers(1, 40, size=500)
+    assert mean_ndcg(positions, k=k) == pytest.approx(ndcg_at_k(positions, k).mean())
+    assert mean_recall(positions, k=k) == pytest.approx(recall_at_k(positions, k).mean())
+
+
+def test_blocks_give_what_one_user_at_a_time_gives():
+    rng = np.random.default_rng(0)
+    weight_ID = torch.from_numpy(rng.normal(size=(31, 4)))
+    histories = [rng.permutation(30)[: rng.integers(1, 12)] + 1 for _ in range(150)]
+    targets = np.array([rng.choice(np.setdiff1d(np.arange(1, 31), h)) for h in histories])
+
+    def state_of(history_BL, last_B, places):
+        assert len(places) == len(last_B) <= 64
+        return weight_ID[history_BL[torch.arange(len(last_B)), last_B]]  # the last item's own embedding
+
+    positions = full_ranking(state_of, weight_ID, histories=histories, targets=targets, model_history_length=5)
+    for history, target, position in zip(histories, targets, positions, strict=True):
+        score_I = (weight_ID @ weight_ID[history[-1]]).numpy()
+        score_I[[0, *history]] = -INF
+        assert position == 1 + int((score_I > score_I[target]).sum())
