@@ -34,7 +34,7 @@ def main() -> int:
     users = summary["counts"]["users"]
     print(f"\n{' '.join(sys.argv[1:])}")
     print(f"  {summary['users_per_s']:.1f} users/s from the first user's start to the last one's end ({users} users)")
-    print(f"  {behaviour['llm_calls_per_user']['mean']:.2f} LLM calls, {behaviour['tool_calls_per_user']['mean']:.2f} tool calls a user")
+    print(f"  {behaviour['llm_calls']['mean']:.2f} LLM calls, {behaviour['tool_calls']['mean']:.2f} tool calls a user")
     print(f"  {peak_bytes / 1024**3:.2f} GiB peak memory (sum of PSS), {1000 * cpu_s / users:.0f} ms CPU a user (all included)")
     print(f"  {wall_s:.0f} s for the whole command")
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,23 @@ def demo_recommenders(demo_folder: Path) -> Path:
     return out
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+HTTP_PORT = _free_port()
+
+
 @pytest.fixture(scope="session")
-def local_ray():
+def serve_url(local_ray: None) -> str:
+    """Where the session's Serve answers HTTP."""
+    return f"http://127.0.0.1:{HTTP_PORT}"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
     """One Ray on loopback for the session."""
     import ray
 
@@ -63,8 +80,10 @@ def local_ray():
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
     )
-    yield
     from ray import serve
+
+    serve.start(http_options={"host": "127.0.0.1", "port": HTTP_PORT}, logging_config={"log_level": "WARNING"})
+    yield
 
     serve.shutdown()
     ray.shutdown()

@@ -8,9 +8,7 @@ from toolrec.simulation.memory_actor import SharedMemory
 
 def a_round(number: int) -> Round:
     usage = {"decide": Usage(num_calls=1, num_attempts=1, prompt_tokens=10 * number, completion_tokens=1)}
-    return Round(
-        number=number, thought="", call=None, observation=None, messages=(), usage=usage, counts={}, duration_s=0.0
-    )
+    return Round(number=number, thought="", call=None, observation=None, messages=(), usage=usage, counts={}, duration_s=0.0)
 
 
 async def test_a_new_attempt_gets_the_rounds_of_the_earlier_one():

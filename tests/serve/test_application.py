@@ -1,0 +1,151 @@
+"""The Serve application over real HTTP, and the checks before anything is deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydantic import ValidationError
+
+from toolrec.data import Dataset
+from toolrec.errors import CheckpointError, ConfigError
+from toolrec.recommenders import load_recommenders
+from toolrec.tools.remote import describe_application
+
+
+@pytest.fixture(scope="module")
+def url(local_ray: None, serve_url: str, demo_folder: Path, demo_recommenders: Path) -> Iterator[str]:
+    """The application behind the session's HTTP proxy."""
+    from ray import serve
+
+    from serve.app import AppConfig, build_app
+
+    config = AppConfig(dataset=str(demo_folder), recommenders=str(demo_recommenders))
+    serve.run(build_app(config), name="http", route_prefix="/http")
+    yield f"{serve_url}/http"
+    serve.delete("http")
+
+
+def post(url: str, path: str, **body: Any) -> requests.Response:
+    return requests.post(f"{url}{path}", json=body, timeout=30)
+
+
+def history_of(demo: Dataset, user_index: int) -> list[str]:
+    return [demo.pool.item_ids[item] for item in demo.history(user_index, "test")]
+
+
+def test_every_tool_gives_the_list_of_its_recommender(url: str, demo: Dataset, demo_folder: Path, demo_recommenders: Path):
+    recommenders = load_recommenders(demo_recommenders, demo)
+    for attribute, member in (("none", "backbone"), ("genre", "genre"), ("release_year", "release_year"), ("mood", "mood")):
+        reply = post(url, "/v1/retrieve", history=history_of(demo, 5), attribute=attribute, k=7).json()
+        expected = recommenders[member].recommend(demo.history(5, "test"), k=7)
+        assert [item["item_id"] for item in reply["items"]] == [demo.pool.item_ids[item.item_index] for item in expected]
+        assert [item["score"] for item in reply["items"]] == [item.score for item in expected]
+        assert [item["position"] for item in reply["items"]] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_seen_items_come_back_only_when_asked_for(url: str, demo: Dataset):
+    history = history_of(demo, 5)
+    masked = post(url, "/v1/retrieve", history=history, k=50).json()["items"]
+    assert not {item["item_id"] for item in masked} & set(history)
+    unmasked = post(url, "/v1/retrieve", history=history, k=50, mask_seen=False).json()["items"]
+    assert {item["item_id"] for item in unmasked} & set(history)
+
+
+def test_recommend_fuses_the_tools_without_an_llm(url: str, demo: Dataset):
+    reply = post(url, "/v1/recommend", history=history_of(demo, 5), k=10).json()
+    assert reply["tool"] == "fusion"
+    assert len({item["item_id"] for item in reply["items"]}) == 10
+    scores = [item["score"] for item in reply["items"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_rank_orders_the_given_candidates_and_adds_none(url: str, demo: Dataset):
+    candidates = [demo.pool.item_ids[item] for item in range(1, 60) if item not in demo.history(5, "test")][:12]
+    response = post(url, "/v1/rank", history=history_of(demo, 5), candidates=candidates, attribute="genre", k=5)
+    assert response.status_code == 200, response.text
+    reply = response.json()
+    assert reply["tool"] == "Rank[genre]"
+    assert len(reply["items"]) == 5
+    assert {item["item_id"] for item in reply["items"]} <= set(candidates)
+
+
+def test_items_attributes_health_and_the_openapi_page(url: str, demo: Dataset):
+    item = requests.get(f"{url}/v1/items/{demo.pool.item_ids[3]}", timeout=30).json()
+    assert item["title"] == demo.pool.titles[3]
+    named = requests.get(f"{url}/v1/attributes", timeout=30).json()
+    assert [a["name"] for a in named["attributes"]] == ["genre", "release_year", "mood"]
+    health = requests.get(f"{url}/healthz", timeout=30).json()
+    assert health["status"] == "ok" and health["dataset_checksum"] == demo.checksum
+    assert "/v1/retrieve" in requests.get(f"{url}/openapi.json", timeout=30).json()["paths"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"history": ["no such item"]}, "no item in the pool"),
+        ({"history": []}, "at least 1"),
+        ({"history": "x"}, "valid list"),
+        ({"history": ["1"], "k": 0}, "greater than or equal to 1"),
+        ({"history": ["1"], "k": 51}, "less than or equal to 50"),
+        ({"history": ["1"], "attribute": "colour"}, "unknown attribute: colour; known: none, genre, release_year, mood"),
+        ({"history": ["1"], "colour": "red"}, "Extra inputs"),
+        ({}, "Field required"),
+    ],
+)
+def test_a_bad_request_is_answered_with_the_reason(url: str, demo: Dataset, body: dict[str, Any], reason: str):
+    body = {**body, "history": [demo.pool.item_ids[1]]} if body.get("history") == ["1"] else body
+    response = post(url, "/v1/retrieve", **body)
+    assert response.status_code == 422
+    assert reason in response.text
+
+
+def test_an_unknown_item_is_not_found(url: str):
+    assert requests.get(f"{url}/v1/items/nothing", timeout=30).status_code == 404
+
+
+def test_the_application_says_what_it_serves(url: str, demo: Dataset):
+    served = describe_application("http")
+    assert served.dataset_checksum == demo.checksum
+    assert list(served.deployments) == ["none", "genre", "release_year", "mood"]
+
+
+def test_an_application_that_is_not_there_is_named(url: str):
+    with pytest.raises(ConfigError, match=r"no tools are served.*got: elsewhere"):
+        describe_application("elsewhere")
+
+
+class TestBeforeDeployment:
+    """What is wrong is said before Serve is asked for anything."""
+
+    def test_an_attribute_that_was_not_trained(self, demo_folder: Path, demo_recommenders: Path):
+        from serve.app import AppConfig, build_app
+
+        config = AppConfig(dataset=str(demo_folder), recommenders=str(demo_recommenders), attributes="genre, colour")
+        with pytest.raises(ConfigError, match="got: colour; allowed: genre, release_year, mood"):
+            build_app(config)
+
+    def test_a_folder_without_recommenders(self, demo_folder: Path, tmp_path: Path):
+        from serve.app import AppConfig, build_app
+
+        with pytest.raises(CheckpointError):
+            build_app(AppConfig(dataset=str(demo_folder), recommenders=str(tmp_path)))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"tools": {"num_replicas": 0}},
+            {"tools": {"min_replicas": 3, "max_replicas": 2}},
+            {"device": "tpu"},
+            {"llm_url": "http://127.0.0.1:1/v1"},
+            {"replicas": 3},
+        ],
+    )
+    def test_options_out_of_range(self, options: dict[str, Any]):
+        from serve.app import AppConfig
+
+        with pytest.raises(ValidationError):
+            AppConfig(dataset="d", recommenders="r", **options)

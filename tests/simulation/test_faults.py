@@ -1,0 +1,128 @@
+"""What happens in the middle of a run: the driver is killed, an actor is lost, the memory is lost, one user fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+from support import Evaluate, lists_of, same, start_cli, summary_of
+
+from toolrec.data import Dataset
+from toolrec.llm import LLMConfig
+from toolrec.llm.embedded import EmbeddedServer
+from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.progress import track
+from toolrec.records import UserTask
+from toolrec.simulation.actors import LocalTools, SimulationSpec
+from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.run_folder import RunFolder, read_users
+from toolrec.surrogate import SurrogateConfig
+
+
+def flags_for(llm: EmbeddedServer) -> list[str]:
+    return ["--llm-url", llm.base_url, "--llm-model", MODEL_NAME, "--no-llm-check", "--users", "60", "--concurrency", "12"]
+
+
+def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
+    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, tmp_path: Path
+):
+    run = tmp_path / "run"
+    address = ray.get_runtime_context().gcs_address
+    flags = ["--recommenders", str(demo_recommenders), *flags_for(slow_llm), "--run", str(run)]
+    process = start_cli("evaluate", str(demo_folder), *flags, "--address", address)
+    deadline_s = time.monotonic() + 120
+    while not list((run / "users").glob("part-*.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = len(read_users(run))
+    assert 0 < done < 60
+    # Leftovers of a kill between the two files of a block, and in the middle of a file.
+    (run / "rounds" / "part-000999.parquet").write_bytes(b"half")
+    (run / "users" / ".part-000999.parquet.x.tmp").write_bytes(b"half")
+
+    assert evaluate("--resume", *flags_for(slow_llm), run_folder=run) == run
+    assert len(read_users(run)) == 60
+    same(run, evaluate(*flags_for(slow_llm)))
+    assert summary_of(run)["counts"]["users"] == 60
+
+
+def test_resuming_with_other_settings_is_refused(evaluate: Evaluate, everyone: Path, capsys: pytest.CaptureFixture[str]):
+    evaluate("--resume", "--rounds", "3", run_folder=everyone, expect=2)
+    assert "surrogate.rounds was 7, now 3" in capsys.readouterr().err
+
+
+def test_resuming_a_finished_run_only_makes_the_figures_again(evaluate: Evaluate):
+    run = evaluate("--users", "10", "--tools", "local")
+    before = summary_of(run)
+    evaluate("--users", "10", "--tools", "local", "--resume", run_folder=run)
+    assert summary_of(run)["surrogate"] == before["surrogate"]
+
+
+@pytest.fixture
+def parts(demo: Dataset, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, local_ray: None):
+    spec = SimulationSpec(
+        surrogate=SurrogateConfig(),
+        llm=LLMConfig(base_url=slow_llm.base_url, model=MODEL_NAME),
+        tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
+    )
+    tasks = [
+        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 41)
+    ]
+    return spec, tasks
+
+
+def simulate(parts, pool, folder: Path, during=None) -> pd.DataFrame:
+    """Runs the tasks; `during` is called with the crew once the first rounds are in memory."""
+    spec, tasks = parts
+    config = SimulationConfig(concurrency=20, num_actors=2)
+    run = RunFolder.create(folder, {"schema_version": 1, "resume_key": "k", "settings": {}})
+    crew = Crew(spec, pool, config, embedded=None)
+
+    async def go() -> None:
+        with track("simulating", total=len(tasks), unit="users") as progress:
+            driving = asyncio.create_task(Driver(crew, run, config, progress).run(tasks))
+            if during is not None:
+                while await crew.memory.num_users.remote() < 5:
+                    await asyncio.sleep(0.05)
+                during(crew)
+            await driving
+
+    try:
+        asyncio.run(go())
+    finally:
+        crew.stop()
+        run.close()
+    return lists_of(folder)
+
+
+def test_users_of_a_lost_actor_go_on_under_a_new_attempt(parts, demo: Dataset, tmp_path: Path):
+    unbroken = simulate(parts, demo.pool, tmp_path / "unbroken")
+    broken = simulate(parts, demo.pool, tmp_path / "broken", lambda crew: ray.kill(crew.least_busy(), no_restart=False))
+    assert broken.to_dict("records") == unbroken.to_dict("records")
+    assert read_users(tmp_path / "broken")["attempt"].max() == 2
+
+
+def test_a_lost_memory_loses_no_user(parts, demo: Dataset, tmp_path: Path):
+    unbroken = simulate(parts, demo.pool, tmp_path / "unbroken")
+    broken = simulate(parts, demo.pool, tmp_path / "broken", lambda crew: ray.kill(crew.memory, no_restart=False))
+    assert broken.to_dict("records") == unbroken.to_dict("records")
+
+
+def test_one_failing_user_stops_no_other(parts, demo: Dataset, tmp_path: Path):
+    spec, tasks = parts
+    broken = replace(tasks[7], history=(10**6,))  # an item that no pool has: a fault of ours, not of the LLM's
+    simulate((spec, [*tasks[:7], broken, *tasks[8:]]), demo.pool, tmp_path / "run")
+    users = read_users(tmp_path / "run").set_index("user_index")
+    assert len(users) == 40
+    assert users.loc[8, "ended_by"] == "cancelled"
+    assert "IndexError" in users.loc[8, "error"]
+    assert (users.drop(index=8)["ended_by"] == "finish").all()

@@ -1,0 +1,55 @@
+"""What tests of several rooms call: the command line in a process, and what a run folder must hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toolrec.simulation.run_folder import read_rounds, read_users
+
+ROOT = Path(__file__).resolve().parents[1]
+Evaluate = Callable[..., Path]
+
+
+def start_cli(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own, from the checkout."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "toolrec", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return summary
+
+
+def lists_of(run: Path) -> pd.DataFrame:
+    """What must not depend on timing: lists, marks, positions, how it ended."""
+    users = read_users(run)
+    users["candidates"] = users["candidates"].map(lambda candidates: [tuple(c.values()) for c in candidates])
+    for column in ("final_items", "completed_items"):
+        users[column] = users[column].map(list)
+    return users[["user_index", "user_id", "ended_by", "final_items", "completed_items", "candidates", "num_rounds"]]
+
+
+def texts_of(run: Path) -> pd.DataFrame:
+    """Every message text of every round."""
+    return read_rounds(run)[["user_index", "round", "thought", "call", "observation_text", "messages"]]
+
+
+def same(left: Path, right: Path) -> None:
+    """Fails unless two runs hold the same lists and the same texts."""
+    assert lists_of(left).to_dict("records") == lists_of(right).to_dict("records")
+    assert texts_of(left).to_dict("records") == texts_of(right).to_dict("records")
