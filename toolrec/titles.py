@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rapidfuzz import fuzz, process
+from rapidfuzz.distance import OSA
 
 NEAR_SCORE = 88.0
-"""A near title needs this similarity (rapidfuzz' ratio, 0 to 100): one wrong letter in nine, two in seventeen."""
+"""A near title needs this similarity, 0 to 100: one wrong letter in nine, two in seventeen."""
+NEAR_SCORE_SAME_YEAR = 80.0
+"""Or this one where the year is the same: one wrong letter, or two swapped, in five."""
 NEAR_MARGIN = 4.0
 """And must be this much better than the next item."""
 MIN_NEAR_CHARACTERS = 4
@@ -24,7 +27,7 @@ _ARTICLE_AT_START = re.compile(rf"^(?:{_ARTICLES})\s+(?=\S)", re.IGNORECASE)
 _IN_PARENTHESES = re.compile(r"\(([^()]{1,300})\)")
 _NOT_WORD = re.compile(r"[\W_]+")
 _DIACRITICS = re.compile("[\u0300-\u036f]")
-_NUMBER_WORD = re.compile(r"\b(?:\d+|ii|iii|iv|v|vi|vii|viii|ix|x|xi|xii)\b")
+_NUMBER_WORD = re.compile(r"\d+|\b(?:ii|iii|iv|v|vi|vii|viii|ix|x|xi|xii)\b")
 
 Found = Literal["title", "near", "ambiguous", "unknown"]
 
@@ -144,23 +147,33 @@ class TitleIndex:
         return []
 
     def _near(self, name: str, year: int | None, choices: dict[int, str | None]) -> int | None:
-        best = process.extract(name, choices, scorer=fuzz.ratio, limit=20, score_cutoff=NEAR_SCORE - NEAR_MARGIN)
+        floor = NEAR_SCORE_SAME_YEAR - NEAR_MARGIN
+        best = process.extract(name, choices, scorer=fuzz.ratio, limit=20, score_cutoff=floor)
         numbers = _NUMBER_WORD.findall(name)
         # A sequel is one character away from its first part: numbers must be the same, and so must years.
         fitting = [
-            (score, item)
-            for choice, score, item in best
+            (_similarity(name, choice, ratio), item)
+            for choice, ratio, item in best
             if _NUMBER_WORD.findall(choice) == numbers and self._fits_year(item, year, 1) and not _is_plural_of(name, choice)
         ]
-        if not fitting or fitting[0][0] < NEAR_SCORE:
+        if not fitting:
             return None
-        if len(fitting) > 1 and fitting[0][0] - fitting[1][0] < NEAR_MARGIN:
-            return None
-        return int(fitting[0][1])
+        score, item = max(fitting, key=lambda scored: (scored[0], -scored[1]))
+        others = [other for other, index in fitting if index != item]
+        needed = NEAR_SCORE_SAME_YEAR if year is not None and year == self._years[item] else NEAR_SCORE
+        return int(item) if score >= needed and score - max(others, default=0.0) >= NEAR_MARGIN else None
 
     def _fits_year(self, item: int, year: int | None, slack: int) -> bool:
+        """Whether the years do not contradict each other; with slack, one beside it or with two digits swapped will do."""
         own = self._years[item]
-        return year is None or own is None or abs(own - year) <= slack
+        if year is None or own is None or own == year:
+            return True
+        return slack > 0 and (abs(own - year) <= slack or sorted(str(own)) == sorted(str(year)))
+
+
+def _similarity(one: str, other: str, ratio: float) -> float:
+    """The better of rapidfuzz' ratio and the similarity that takes two swapped letters for one slip."""
+    return max(ratio, 100 * OSA.normalized_similarity(one, other))
 
 
 def _is_plural_of(one: str, other: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolrec.grammar import (
@@ -27,6 +27,7 @@ ids = st.text(min_size=1, max_size=30).filter(
 names = st.from_regex(r"[a-z][a-z_]{0,12}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(
     item_id=ids,
     title=st.text(max_size=60),
@@ -101,6 +102,7 @@ def test_lists_as_llms_write_them(text, entries):
     assert list_entries(text) == entries
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_any_text_gives_a_short_list_of_short_entries(text):
     entries = list_entries(text)
@@ -116,6 +118,7 @@ def test_a_list_of_a_megabyte_takes_bounded_time(unit):
     assert time.process_time() - began < 1.0
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=8))
 def test_any_json_gives_a_list(value):
     assert all(isinstance(entry, str) for entry in list_entries(json.dumps([value])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolrec.data import AttributeSpec, Pool
@@ -152,6 +152,7 @@ entries = st.lists(
 lists = st.lists(st.lists(st.integers(-3, 20), max_size=8), max_size=4)
 
 
+@settings(deadline=None)
 @given(entries, lists, st.sets(st.integers(1, 8), max_size=4), st.booleans(), st.booleans())
 def test_nothing_outside_the_pool_ever_gets_in(written, brought, history, mask_seen, is_checked):
     memory = Memory(PoolDirectory.of(SMALL), history, mask_seen=mask_seen, is_checked=is_checked)

@@ -25,6 +25,7 @@ def index(pool):
         ("Toy Story", TOY),
         ("Heat [1995]", HEAT),
         ("Heat (1996)", HEAT),
+        ("Heat (1959)", HEAT),
         ("Sabrina (1954)", SABRINA_54),
         ("Sabrina (1995)", SABRINA_95),
         ("The Good, the Bad and the Ugly", UGLY),
@@ -52,6 +53,7 @@ def test_a_title_is_found_in_other_forms(index, written, item):
         ("Shawshnak Redemption (1994)", SHAWSHANK),
         ("Schindlers Lst", SCHINDLER),
         ("Toy Stroy 2", TOY2),
+        ("Saabrina (1954)", SABRINA_54),
     ],
 )
 def test_a_typo_is_near_enough(index, written, item):

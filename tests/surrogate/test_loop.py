@@ -103,6 +103,14 @@ async def test_llm_failure_within_a_ranking_ends_the_user_too(build, task):
     assert purposes(trace) == {"decide": 2}
 
 
+async def test_a_ranking_that_fails_half_way_keeps_its_usage(build, task):
+    llm = ScriptedLLM([calling(GENRE), calling(RANK), "no", LLMUnavailableError("gone"), LLMUnavailableError("gone")])
+    trace = await build(llm).run(task)
+    assert trace.ended_by == "llm_failure"
+    assert purposes(trace) == {"decide": 2, "rank": 1}
+    assert trace.counts["rank_llm_failure"] == 1
+
+
 async def test_llm_failure_after_a_re_ask_keeps_its_usage(build, task):
     trace = await build(ScriptedLLM(["hm", LLMUnavailableError("gone")])).run(task)
     assert (trace.ended_by, purposes(trace)) == ("llm_failure", {"decide": 1})
@@ -120,9 +128,12 @@ async def test_budget_ends_before_the_next_call(build, task):
 
 
 async def test_cancellation_comes_through_and_completed_rounds_are_told_before(build, task):
+    asked_again = asyncio.Event()
+
     class Waiting:
         async def complete(self, messages, *, tools=None, stop=None):
             if len(messages) > 2:
+                asked_again.set()
                 await asyncio.Event().wait()
             return calling(GENRE)
 
@@ -132,9 +143,7 @@ async def test_cancellation_comes_through_and_completed_rounds_are_told_before(b
         told.append(done)
 
     running = asyncio.create_task(build(Waiting()).run(task, on_round=on_round))
-    while not told:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    await asked_again.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

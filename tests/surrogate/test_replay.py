@@ -86,7 +86,7 @@ replies = st.one_of(
 )
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(replies, max_size=14), cut=st.integers(0, 9), protocol=st.sampled_from(["tools", "text"]))
 async def test_any_conversation_can_be_cut_anywhere(build, task, script, cut, protocol):
     llm = ScriptedLLM(script)

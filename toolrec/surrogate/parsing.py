@@ -14,9 +14,10 @@ from typing import Any, cast
 from toolrec.errors import ReplyError
 from toolrec.grammar import clean, item_ids_in, list_entries
 from toolrec.records import ActionName, ToolCall
+from toolrec.tools.calls import clean_attribute
 
 MAX_REPLY_CHARACTERS = 100_000
-MAX_ATTRIBUTE_CHARACTERS = 80
+_MAX_ARGUMENT_CHARACTERS = 400
 
 _DECORATION = r"[ \t*_`#>]{0,20}"
 _ACTION = re.compile(
@@ -30,8 +31,6 @@ _FIELD = re.compile(r"^\s{0,9}(?:attribute|attr|k|n|items|list)\s{0,9}[=:]\s{0,9
 _INTEGER = re.compile(r"^[+-]?\d{1,9}(?:\.0{1,9})?(?:\s{0,9}items?)?$", re.IGNORECASE)
 _END_OF_LIST = re.compile(r"[\])][ \t.*_`]{0,20}(?=\n|$)")
 _NUMBERED_LINE = re.compile(r"^[ \t]{0,9}\d{1,3}[.)][ \t]{1,9}\S", re.MULTILINE)
-_NO_ATTRIBUTE = frozenset({"", "none", "null", "nil", "n/a", "-"})
-_BRACKETS = str.maketrans({"[": "(", "]": ")", ",": ";", "‹": "", "›": ""})
 _MIN_NUMBERED_LINES = 3
 _MIN_IDS = 2
 
@@ -112,12 +111,12 @@ def parse_plain_reply(text: str, *, allowed: Collection[str]) -> ToolCall:
 
 
 def valid_arguments(arguments: str) -> str:
-    """The arguments as received, or inside a JSON object under `NOT_JSON` where they are no JSON object themselves."""
+    """The arguments as received; in a JSON object under `NOT_JSON` where they are none themselves, `{}` where blank."""
     try:
         _json_object(arguments)
     except ReplyError:
         return json.dumps({NOT_JSON: arguments[:500]})
-    return arguments
+    return arguments if arguments.strip() else "{}"
 
 
 def _find_action(text: str) -> re.Match[str] | None:
@@ -166,7 +165,7 @@ def _finish_entries(text: str) -> tuple[str, ...]:
 
 def _split_arguments(content: str) -> tuple[str | None, int | None]:
     """`genre, 20` taken apart; K is last, and either may be missing."""
-    head, comma, last = content[: MAX_ATTRIBUTE_CHARACTERS * 4].rpartition(",")
+    head, comma, last = content[:_MAX_ARGUMENT_CHARACTERS].rpartition(",")
     if comma:
         return _unlabelled(head), _k(_unlabelled(last))
     only = _unlabelled(last)
@@ -183,8 +182,7 @@ def _attribute(value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise ReplyError("attribute must be a string", kind="bad_arguments")
-    name = clean(value[: MAX_ATTRIBUTE_CHARACTERS * 4], limit=MAX_ATTRIBUTE_CHARACTERS).translate(_BRACKETS).strip()
-    return None if name.casefold() in _NO_ATTRIBUTE else name
+    return clean_attribute(value)
 
 
 def _k(value: Any) -> int | None:

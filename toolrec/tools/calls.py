@@ -7,9 +7,20 @@ from collections.abc import Mapping
 
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ToolError
+from toolrec.grammar import clean
 from toolrec.records import ToolCall
 
+MAX_ATTRIBUTE_CHARACTERS = 80
+
 _NOT_WORD = re.compile(r"[\W_]+")
+_NO_ATTRIBUTE = frozenset({"", "none", "null", "nil", "n/a", "-"})
+_GRAMMAR_MARKS = str.maketrans({"[": "(", "]": ")", ",": ";", "‹": "", "›": ""})
+
+
+def clean_attribute(written: str) -> str | None:
+    """An attribute's name in a form that prompts, observations and marks can carry; None for the plain backbone."""
+    name = clean(written[: 4 * MAX_ATTRIBUTE_CHARACTERS], limit=MAX_ATTRIBUTE_CHARACTERS).translate(_GRAMMAR_MARKS).strip()
+    return None if name.casefold() in _NO_ATTRIBUTE else name
 
 
 def attribute_key(name: str) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import Pool
-from toolrec.errors import ReplyError, ToolError
+from toolrec.errors import LLMError, ReplyError, ToolError
 from toolrec.grammar import NOT_ACCEPTED_LABEL, list_entries
 from toolrec.llm.base import LLM
 from toolrec.memory import Memory, PoolDirectory, newest_first
 from toolrec.records import Message, Observation, Purpose, RankedItem, ToolCall, Usage
 from toolrec.tools.base import ToolContext
-from toolrec.tools.calls import checked_k
+from toolrec.tools.calls import checked_k, clean_attribute
 from toolrec.tools.lines import history_lines, item_lines, observation_text
 from toolrec.tools.settings import ToolSettings
 from toolrec.tools.templates import render
@@ -62,7 +62,7 @@ class RankTool:
             ToolError: nothing to rank, or K out of range.
             LLMError: the endpoint cannot be used.
         """
-        attribute = arguments.attribute or PLAIN_BACKBONE
+        attribute = clean_attribute(arguments.attribute or "") or PLAIN_BACKBONE
         k = checked_k(arguments, default_k=self._config.default_k, max_k=self._config.max_k)
         if not context.candidates:
             raise ToolError("there is nothing to rank yet", hint="call Retrieve first")
@@ -82,7 +82,7 @@ class RankTool:
         """Asks the LLM until its list is usable, or re-asks are used up: then what is known of the last list counts.
 
         Raises:
-            LLMError: the endpoint cannot be used.
+            LLMError: the endpoint cannot be used from the first call on.
         """
         shown = self._shown_candidates(context)
         memory = Memory(
@@ -96,7 +96,15 @@ class RankTool:
         usage, counts, reason = Usage(), Counter[str](), ""
         items: tuple[int, ...] = ()
         for attempt in range(self._config.max_reasks + 1):
-            completion = await self._llm.complete(messages)
+            try:
+                completion = await self._llm.complete(messages)
+            except LLMError as error:
+                if not usage.num_calls:
+                    raise
+                # What was paid for is told; the surrogate's next call will meet the same endpoint.
+                counts["rank_llm_failure"] += 1
+                reason = error.message
+                break
             usage += completion.usage
             try:
                 checked = memory.check_entries(_entries(completion.text), length=k, among=frozenset(shown))
