@@ -95,11 +95,10 @@ def show(dataset: Dataset, config: RecommendersConfig, results: list[SeedResult]
     console.print(
         f"protocol: leave-one-out, the last item of every user is the test target; full ranking of {dataset.num_items:,} items, "
         f"seen items masked; all {dataset.num_users:,} users, {len(dataset.items):,} interactions; the last "
-        f"{config.model_history_length} items are read; ties in time: {dataset.manifest.get('tie_break', 'see the data manifest')}"
+        f"{config.model_history_length} items are read; ties in time by {dataset.manifest['tie_break']}"
     )
-    console.print(
-        f"recipe: {config.backbone}, {config.backbone_fit}; {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    console.print(f"recipe: {config.backbone}, {config.backbone_fit}")
+    console.print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
 
 
 def main() -> None:
