@@ -1,0 +1,62 @@
+"""Rules of the house that a test can keep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that are loaded after `statement`, in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import toolrec", "import toolrec.cli; toolrec.cli.build_app()"])
+def test_importing_the_package_loads_nothing_heavy(statement: str):
+    assert not loaded_by(statement) & {"torch", "ray", "openai", "pandas", "pyarrow", "scipy", "matplotlib"}
+
+
+def test_the_surrogate_runs_without_ray_and_without_torch():
+    assert not loaded_by("import toolrec.surrogate, toolrec.tools.local, toolrec.tools.rank") & {"torch", "ray", "openai"}
+
+
+def test_the_wheel_holds_the_library_its_templates_and_nothing_else(tmp_path: Path):
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"toolrec", "toolrec-0.1.0.dist-info"}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "toolrec").rglob("*.jinja")}
+    assert templates and templates <= set(names)
+    assert "toolrec/py.typed" in names
+
+
+def test_every_package_exports_what_it_says():
+    import toolrec.data
+    import toolrec.evaluation
+    import toolrec.llm
+    import toolrec.recommenders
+    import toolrec.surrogate
+
+    for package in (toolrec, toolrec.data, toolrec.evaluation, toolrec.llm, toolrec.recommenders, toolrec.surrogate):
+        for name in package.__all__:
+            assert getattr(package, name) is not None, f"{package.__name__}.{name}"
+
+
+def test_no_key_is_a_field_of_any_configuration():
+    from dataclasses import fields
+
+    from toolrec.llm import LLMConfig
+    from toolrec.simulation.config import EvaluationConfig
+
+    for config in (LLMConfig, EvaluationConfig):
+        assert not [field.name for field in fields(config) if field.name.endswith("key")]
