@@ -5,14 +5,14 @@ Its constants were fixed by reasoning and are part of the version: changing one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.grammar import ItemLine
 from toolrec.llm.embedded.reading import RankRequest, Situation, ToolList
-from toolrec.llm.embedded.tastes import NOT_ATTRIBUTES, Fields, Taste, fields_of, number_in, overall_fit, read_tastes
+from toolrec.llm.embedded.tastes import NOT_ATTRIBUTES, Taste, fields_of, number_in, overall_fits, own_fit, read_tastes
 
 MODEL_NAME = "toolrec-rules-1"
 LABEL = "embedded rules, not a language model"
@@ -58,8 +58,11 @@ def decide(situation: Situation) -> Decision:
     around = [fields_of(item) for item in candidates]
     names = [name for name in situation.attributes if name != PLAIN_BACKBONE]
     tastes = read_tastes(situation.history, names, around)
-    action = None if situation.must_finish else _explore(situation, candidates, around, tastes)
-    return action or _finish(situation, candidates, around, tastes)
+    fits = overall_fits(around, tastes)
+    own = own_fit(tastes)
+    fitting = {item.item_id for item, fit in zip(candidates, fits, strict=True) if own > 0 and fit >= MIN_FITTING * own}
+    action = None if situation.must_finish else _explore(situation, len(candidates), len(fitting), tastes)
+    return action or _finish(situation, candidates, fits, fitting)
 
 
 def order(request: RankRequest) -> Decision:
@@ -72,7 +75,7 @@ def order(request: RankRequest) -> Decision:
     if request.attribute in tastes:
         fits = [tastes[request.attribute].fit(fields) for fields in around]
     else:
-        fits = [overall_fit(fields, tastes) for fields in around]
+        fits = overall_fits(around, tastes)
     scores = _normalised(items)
     best = max(fits, default=0.0) or 1.0
     values = [
@@ -93,40 +96,28 @@ def _candidates(situation: Situation) -> list[ItemLine]:
     return list(found.values())
 
 
-def _explore(
-    situation: Situation, candidates: Sequence[ItemLine], around: Sequence[Fields], tastes: dict[str, Taste]
-) -> Decision | None:
+def _explore(situation: Situation, num_candidates: int, num_fitting: int, tastes: dict[str, Taste]) -> Decision | None:
     """The tool call that promises most, or None where it is time to finish."""
     k = min(MAX_K, max(DEFAULT_K, 2 * situation.list_length))
     untried = [name for name in situation.attributes if ("retrieve", name) not in situation.tried]
     if "retrieve" not in situation.tools:
         untried = []
     if PLAIN_BACKBONE in untried:
-        return Decision(
-            name="retrieve",
-            attribute=PLAIN_BACKBONE,
-            k=k,
-            thought="First a plain look at what may come next, without any attribute.",
-        )
-    telling = sorted((t for t in tastes.values() if t.telling >= MIN_TELLING), key=lambda t: -t.telling)
-    is_early = len(situation.lists) < MIN_LISTS
+        thought = "First a plain look at what may come next, without any attribute."
+        return Decision(name="retrieve", attribute=PLAIN_BACKBONE, k=k, thought=thought)
+    telling = sorted((taste for taste in tastes.values() if taste.telling >= MIN_TELLING), key=lambda taste: -taste.telling)
     fresh = [taste for taste in telling if taste.attribute in untried]
+    is_early = len(situation.lists) < MIN_LISTS
     if fresh and (is_early or _novelty(situation.lists) >= MIN_NOVELTY):
-        best = fresh[0]
-        thought = f"{best.attribute} is telling: {best.summary}.{_fitting_words(candidates, around, tastes)}"
-        return Decision(name="retrieve", attribute=best.attribute, k=k, thought=thought)
-    num_fitting = sum(_fits(fields, tastes) for fields in around)
-    is_mixed = num_fitting < MIN_FITTING * len(candidates)
-    if (
-        telling
-        and "rank" in situation.tools
-        and ("rank", telling[0].attribute) not in situation.tried
-        and len(candidates) > situation.list_length
-        and num_fitting >= situation.list_length
-        and (is_early or is_mixed)
-    ):
+        so_far = f" Of {num_candidates} candidates so far {num_fitting} fit the history." if num_candidates else ""
+        thought = f"{fresh[0].attribute} is telling: {fresh[0].summary}.{so_far}"
+        return Decision(name="retrieve", attribute=fresh[0].attribute, k=k, thought=thought)
+    is_mixed = num_fitting < MIN_FITTING * num_candidates
+    is_enough = num_candidates > situation.list_length and num_fitting >= situation.list_length
+    can_rank = telling and "rank" in situation.tools and ("rank", telling[0].attribute) not in situation.tried
+    if can_rank and is_enough and (is_early or is_mixed):
         best = telling[0]
-        thought = f"{num_fitting} of {len(candidates)} candidates fit; sorting them by {best.attribute} ({best.summary})."
+        thought = f"{num_fitting} of {num_candidates} candidates fit; sorting them by {best.attribute} ({best.summary})."
         return Decision(name="rank", attribute=best.attribute, k=k, thought=thought)
     if is_early and untried:
         thought = f"{untried[0]} tells little of this history, but one more list is worth a look."
@@ -134,9 +125,8 @@ def _explore(
     return None
 
 
-def _finish(situation: Situation, candidates: Sequence[ItemLine], around: Sequence[Fields], tastes: dict[str, Taste]) -> Decision:
+def _finish(situation: Situation, candidates: Sequence[ItemLine], fits: Sequence[float], fitting: Collection[str]) -> Decision:
     """The final list: agreement of the lists, shown scores, fit with the history."""
-    fits = [overall_fit(fields, tastes) for fields in around]
     best = max(fits, default=0.0) or 1.0
     agreement, scores, num_lists = _opinions(situation.lists)
     values = [
@@ -144,13 +134,12 @@ def _finish(situation: Situation, candidates: Sequence[ItemLine], around: Sequen
         for item, fit in zip(candidates, fits, strict=True)
     ]
     items = tuple(candidates[place] for place in _best_first(values)[: situation.list_length])
-    shared = sum(num_lists[item.item_id] > 1 for item in items)
-    num_fitting = sum(_fits(fields_of(item), tastes) for item in items)
     why = "No more rounds." if situation.must_finish else "Further tools promise little."
-    if items:
-        thought = f"{why} Of these {len(items)}, {shared} stand in several lists and {num_fitting} fit the history."
-    else:
-        thought = f"{why} No tool has shown an item that is new."
+    if not items:
+        return Decision(name="finish", thought=f"{why} No tool has shown an item that is new.")
+    shared = sum(num_lists[item.item_id] > 1 for item in items)
+    num_fitting = sum(item.item_id in fitting for item in items)
+    thought = f"{why} Of these {len(items)}, {shared} stand in several lists and {num_fitting} fit the history."
     return Decision(name="finish", items=items, thought=thought)
 
 
@@ -202,21 +191,6 @@ def _novelty(lists: Sequence[ToolList]) -> float:
         return 1.0
     before = {item.item_id for shown in lists[:-1] for item in shown.items}
     return sum(item.item_id not in before for item in lists[-1].items) / len(lists[-1].items)
-
-
-def _fits(fields: Fields, tastes: dict[str, Taste]) -> bool:
-    """Whether an item agrees with the history at least half as well as the history agrees with itself."""
-    total = sum(taste.telling for taste in tastes.values())
-    if total <= 0:
-        return False
-    own = sum(taste.telling * taste.telling for taste in tastes.values()) / total
-    return overall_fit(fields, tastes) >= MIN_FITTING * own
-
-
-def _fitting_words(candidates: Sequence[ItemLine], around: Sequence[Fields], tastes: dict[str, Taste]) -> str:
-    if not candidates:
-        return ""
-    return f" Of {len(candidates)} candidates so far {sum(_fits(fields, tastes) for fields in around)} fit the history."
 
 
 def _best_first(values: Sequence[float]) -> list[int]:

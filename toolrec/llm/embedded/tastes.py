@@ -68,12 +68,19 @@ def read_tastes(history: Sequence[ItemLine], attributes: Iterable[str], around: 
     return tastes
 
 
-def overall_fit(fields: Fields, tastes: dict[str, Taste]) -> float:
-    """The mean fit over all attributes, each weighed by how much it tells."""
+def overall_fits(around: Sequence[Fields], tastes: dict[str, Taste]) -> list[float]:
+    """Each item's mean fit over all attributes, weighed by how much they tell."""
     total = sum(taste.telling for taste in tastes.values())
     if total <= 0:
-        return 0.0
-    return sum(taste.telling * taste.fit(fields) for taste in tastes.values()) / total
+        return [0.0] * len(around)
+    shares = [(taste.telling / total, taste.fit) for taste in tastes.values()]
+    return [sum(share * fit(fields) for share, fit in shares) for fields in around]
+
+
+def own_fit(tastes: dict[str, Taste]) -> float:
+    """The mean fit of the history's items with one another."""
+    total = sum(taste.telling for taste in tastes.values())
+    return sum(taste.telling * taste.telling for taste in tastes.values()) / total if total > 0 else 0.0
 
 
 def number_in(text: str) -> float | None:
@@ -148,13 +155,17 @@ def _number_taste(attribute: str, numbers: Sequence[float], weights: Sequence[fl
             total += pair
             weighed += pair * agreement(numbers[i], numbers[j])
     sum_weights = sum(weights)
+    known: dict[str, float] = {}
 
     def fit(fields: Fields) -> float:
         values = fields.get(attribute)
-        number = number_in(values[0]) if values else None
-        if number is None:
+        if not values:
             return 0.0
-        return sum(w * agreement(number, own) for own, w in zip(numbers, weights, strict=True)) / sum_weights
+        if values[0] not in known:
+            number = number_in(values[0])
+            near = [0.0] if number is None else [w * agreement(number, own) for own, w in zip(numbers, weights, strict=True)]
+            known[values[0]] = sum(near) / sum_weights
+        return known[values[0]]
 
     summary = f"mostly around {statistics.median_low(numbers):g}, from {min(numbers):g} to {max(numbers):g}"
     return Taste(attribute, weighed / total, fit, summary)
