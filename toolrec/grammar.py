@@ -40,7 +40,7 @@ FINISH_NOW = "Finish now"
 FORBIDDEN_IN_ID = "<>|[]"
 """Characters that an item id or attribute name may not have, beside white space at the ends and control characters."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\s]+")
 _ITEM_LINE = re.compile(r"^\s*(?:(\d{1,6})\.\s+)?<([^<>|\n]{1,512})>\s*(.*)$")
 _ITEM_ID = re.compile(r"<([^<>|\n]{1,512})>")
 
@@ -60,6 +60,11 @@ def clean(text: str, *, limit: int = 300) -> str:
     flat = _CONTROL.sub(" ", text).strip()
     flat = flat.replace("|", "/").replace("<", "‹").replace(">", "›")
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def encodable(text: str) -> str:
+    """`text` with a `?` for every half of a surrogate pair, which JSON may carry and neither HTTP nor Parquet can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def render_item_line(line: ItemLine) -> str:
@@ -145,7 +150,7 @@ def list_entries(text: str) -> list[str]:
 def _entry(text: str) -> str:
     stripped = text.strip().strip(_AROUND_ENTRY)
     # A closing mark that belongs to an abbreviation at the end of a title is no loss: titles are compared without marks.
-    return stripped[:MAX_ENTRY_CHARACTERS].strip()
+    return encodable(stripped[:MAX_ENTRY_CHARACTERS].strip())
 
 
 def _json_entries(text: str) -> list[str] | None:

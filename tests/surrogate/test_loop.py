@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 
 import pytest
 
@@ -143,7 +145,7 @@ async def test_cancellation_comes_through_and_completed_rounds_are_told_before(b
         told.append(done)
 
     running = asyncio.create_task(build(Waiting()).run(task, on_round=on_round))
-    await asked_again.wait()
+    await asyncio.wait_for(asked_again.wait(), 10)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -303,7 +305,7 @@ class TestTextProtocol:
         )
         trace = await build(llm, protocol="text").run(task)
         assert (trace.ended_by, trace.final_items) == ("finish", (11, 12))
-        assert llm.calls[0].tools is None and llm.calls[0].stop == ("Observation",)
+        assert llm.calls[0].tools is None and llm.calls[0].stop == ("\nObservation",)
         last = llm.calls[2].messages
         assert [message["role"] for message in last] == ["system", "user", "assistant", "user", "assistant", "user"]
         assert last[2]["content"] == "Thought 1: a\nAction 1: Retrieve[genre, 5]"
@@ -333,6 +335,31 @@ async def test_reasoning_is_the_thought_where_the_reply_has_none(build, task):
     reply = Completion(text="", tool_calls=calling(FINISH).tool_calls, reasoning="because")
     trace = await build(ScriptedLLM([reply])).run(task)
     assert trace.rounds[0].thought == "because"
+
+
+@pytest.mark.parametrize("protocol", ["tools", "text"])
+async def test_half_surrogates_leave_nothing_that_cannot_be_written(build, task, protocol):
+    half = "\ud83d"
+    script = [
+        Completion(text=f"x{half}", reasoning=half),
+        calling(("retrieve", json.dumps({"attribute": f"mood{half}"})), text=half),
+        calling((f"re{half}", f'{{"k": "{half}"')),
+        f"Action 1: Rank[a{half}, 5]",
+        calling(("finish", json.dumps({"items": [f"m11{half}", f"<{half}>"]}))),
+        f"Action 2: Finish[<m11>, {half}]",
+        Completion(text=f"<m11>\n<m12>{half}"),
+    ]
+    trace = await build(ScriptedLLM(script), protocol=protocol, max_reasks=10).run(task)
+    for done in trace.rounds:
+        written = json.dumps([done.messages, done.thought, asdict(done)["call"]], ensure_ascii=False)
+        assert written.encode()
+    assert (trace.error or "").encode() is not None
+
+
+async def test_a_thought_may_speak_of_observations(build, task):
+    llm = ScriptedLLM(["Thought 1: From Observation 0 I know enough.\nAction 1: Finish[<m11>]"])
+    trace = await build(llm, protocol="text").run(task)
+    assert (trace.ended_by, trace.rounds[0].thought) == ("finish", "From Observation 0 I know enough.")
 
 
 async def test_rank_may_be_left_out(pool, task, build):

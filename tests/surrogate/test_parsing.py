@@ -140,6 +140,7 @@ def test_native_calls(name, arguments, call):
         ("retrieve", '{"k": "many"}', "bad_k"),
         ("retrieve", '{"k": true}', "bad_k"),
         ("retrieve", '{"k": 1e400}', "bad_k"),
+        ("retrieve", '{"k": NaN}', "bad_arguments"),
         ("retrieve", '{"k": [1]}', "bad_k"),
         ("finish", "{}", "bad_arguments"),
         ("finish", '{"items": 5}', "bad_arguments"),

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from toolrec.errors import ReplyError
-from toolrec.grammar import clean, item_ids_in, list_entries
+from toolrec.grammar import clean, encodable, item_ids_in, list_entries
 from toolrec.records import ActionName, ToolCall
 from toolrec.tools.calls import clean_attribute
 
@@ -116,7 +116,7 @@ def valid_arguments(arguments: str) -> str:
         _json_object(arguments)
     except ReplyError:
         return json.dumps({NOT_JSON: arguments[:500]})
-    return arguments if arguments.strip() else "{}"
+    return encodable(arguments) if arguments.strip() else "{}"
 
 
 def _find_action(text: str) -> re.Match[str] | None:
@@ -202,12 +202,16 @@ def _json_object(arguments: str) -> Mapping[str, Any]:
     if len(arguments) > MAX_REPLY_CHARACTERS:
         raise ReplyError("the arguments are too long", kind="bad_arguments")
     try:
-        fields = json.loads(arguments) if arguments.strip() else {}
+        fields = json.loads(arguments, parse_constant=_refuse_constant) if arguments.strip() else {}
     except (ValueError, RecursionError) as error:
         raise ReplyError("the arguments are not valid JSON", kind="bad_arguments") from error
     if not isinstance(fields, dict):
         raise ReplyError("the arguments are not a JSON object", kind="bad_arguments")
     return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _list_text(fields: Mapping[str, Any]) -> str:

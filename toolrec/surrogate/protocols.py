@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from toolrec.columns import PLAIN_BACKBONE
-from toolrec.grammar import NOT_ACCEPTED_LABEL
+from toolrec.grammar import NOT_ACCEPTED_LABEL, encodable
 from toolrec.records import Completion, Message, ToolCall
 from toolrec.surrogate.parsing import (
     MAX_REPLY_CHARACTERS,
@@ -127,14 +127,14 @@ class ToolsProtocol:
 
     def echo(self, completion: Completion) -> Message:
         """The reply as received; arguments that are no JSON object are wrapped, ids that are missing filled in."""
-        text = completion.text[:MAX_REPLY_CHARACTERS]
+        text = encodable(completion.text[:MAX_REPLY_CHARACTERS])
         if not completion.tool_calls:
             return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY}
         calls = [
             {
-                "id": call.id or f"call_{number}",
+                "id": encodable(call.id) or f"call_{number}",
                 "type": "function",
-                "function": {"name": call.name, "arguments": valid_arguments(call.arguments)},
+                "function": {"name": encodable(call.name), "arguments": valid_arguments(call.arguments)},
             }
             for number, call in enumerate(completion.tool_calls, start=1)
         ]
@@ -142,7 +142,8 @@ class ToolsProtocol:
 
     def thought(self, completion: Completion) -> str:
         """The text beside the calls, or the reasoning where there is none."""
-        return (completion.text if completion.tool_calls else thought_of(completion.text)) or completion.reasoning
+        text = completion.text[:MAX_REPLY_CHARACTERS]
+        return _thought(text if completion.tool_calls else thought_of(text), completion)
 
     def open_replies(self, message: Message) -> list[OpenReply]:
         """Every call, or the plain text."""
@@ -182,10 +183,11 @@ class TextProtocol:
     Args:
         tool_names: `retrieve`, and `rank` where there is one.
 
-    Source: paper section 3.2 (after ReAct); the reply is cut at an `Observation` that the LLM makes up.
+    Source: paper section 3.2 (after ReAct); the reply is cut at an `Observation` that the LLM makes up. Only at the
+    start of a line: thoughts speak of observations, and titles may have the word.
     """
 
-    stop: tuple[str, ...] | None = ("Observation",)
+    stop: tuple[str, ...] | None = ("\nObservation",)
 
     def __init__(self, *, tool_names: Sequence[str]) -> None:
         self._allowed = frozenset((*tool_names, "finish"))
@@ -196,12 +198,12 @@ class TextProtocol:
 
     def echo(self, completion: Completion) -> Message:
         """The reply up to an observation of its own making."""
-        text = cut_observation(completion.text)
+        text = encodable(cut_observation(completion.text))
         return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY}
 
     def thought(self, completion: Completion) -> str:
         """What stands before the action, or the reasoning where there is none."""
-        return thought_of(cut_observation(completion.text)) or completion.reasoning
+        return _thought(thought_of(cut_observation(completion.text)), completion)
 
     def open_replies(self, message: Message) -> list[OpenReply]:
         """The text."""
@@ -224,6 +226,10 @@ class TextProtocol:
         """The reason and the form that is expected."""
         form = f"Go on with `Thought {number}: …` and then one `Action {number}: …`."
         return {"role": "user", "content": f"{NOT_ACCEPTED_LABEL} {reason}. {form}"}
+
+
+def _thought(text: str, completion: Completion) -> str:
+    return encodable(text or completion.reasoning[:MAX_REPLY_CHARACTERS])
 
 
 def _schema(name: str, description: str, properties: dict[str, Any], *, required: list[str]) -> dict[str, Any]:

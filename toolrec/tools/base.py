@@ -14,7 +14,10 @@ MAX_K = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
-    """What a tool may know of the user: history and ratings oldest first, what memory holds, earlier calls. No target."""
+    """What a tool may know of the user: history and ratings oldest first, what memory holds, earlier calls. No target.
+
+    `previous_calls` has one call a round: the first was made in round 1.
+    """
 
     user_index: int
     history: tuple[int, ...]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import Pool
 from toolrec.errors import LLMError, ReplyError, ToolError
-from toolrec.grammar import NOT_ACCEPTED_LABEL, list_entries
+from toolrec.grammar import NOT_ACCEPTED_LABEL, encodable, list_entries
 from toolrec.llm.base import LLM
 from toolrec.memory import Memory, PoolDirectory, newest_first
 from toolrec.records import Message, Observation, Purpose, RankedItem, ToolCall, Usage
@@ -186,6 +186,6 @@ def _entries(text: str) -> list[str]:
 
 def _refusal(reply: str, reason: str) -> list[Message]:
     return [
-        {"role": "assistant", "content": reply[:_SHOWN_REPLY] or "(empty reply)"},
+        {"role": "assistant", "content": encodable(reply[:_SHOWN_REPLY]) or "(empty reply)"},
         {"role": "user", "content": f"{NOT_ACCEPTED_LABEL} {reason}. Give the whole list again, one <id> a line."},
     ]
