@@ -33,6 +33,8 @@ CONNECT_TIMEOUT_S = 15.0
 CHAT_PATH = "/chat/completions"
 MODELS_PATH = "/models"
 _TRANSPORT_ERRORS = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError)
+_NOT_AT_HOME: Any = {"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit}
+"""Headers that the OpenAI client would fill from the environment for any address."""
 _ONLY_BEARER: Any = {"security": {"bearer_auth": True}}
 
 
@@ -77,7 +79,7 @@ class OpenAIChat:
             api_key=key,
             max_retries=0,
             timeout=timeout,
-            default_headers=None if config.is_openai else {"OpenAI-Organization": "", "OpenAI-Project": ""},
+            default_headers=None if config.is_openai else _NOT_AT_HOME,
             http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout, trust_env=not config.is_local),
         )
 
@@ -244,7 +246,8 @@ class OpenAIChat:
         where = f"{self.config.base_url} refused the request with HTTP {status}: {reason}"
         hint = None
         if status in (401, 403):
-            hint = f"check the key in the environment variable {self.config.api_key_env}"
+            name = self.config.api_key_env
+            hint = f"{'check' if self.config.has_key else 'set'} the key in the environment variable {name}" if name else None
         elif status == 404 and "model" not in reason.lower():
             hint = "check the address; it usually ends in /v1"
         elif status == 404:

@@ -19,8 +19,8 @@ SHARPNESS = 2.0
 """Two numbers that are one spread apart agree by exp(-2)."""
 
 MAX_HISTORY = 50
-RATING_FIELDS = frozenset({"rating", "rated"})
-NOT_ATTRIBUTES = RATING_FIELDS | {"score", "found by", "position", "marks"}
+RATING_FIELD = "rating"
+NOT_ATTRIBUTES = frozenset({RATING_FIELD, "score"})
 
 Fields = dict[str, tuple[str, ...]]
 
@@ -108,10 +108,8 @@ def _weights(shown: Sequence[Fields]) -> list[float]:
 
 
 def _rating(fields: Fields) -> float | None:
-    for name in RATING_FIELDS:
-        if fields.get(name):
-            return number_in(fields[name][0])
-    return None
+    values = fields.get(RATING_FIELD)
+    return number_in(values[0]) if values else None
 
 
 def _category_taste(attribute: str, known: Sequence[tuple[tuple[str, ...], float]]) -> Taste:
