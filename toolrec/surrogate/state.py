@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 
 from toolrec.memory import Memory
 from toolrec.records import (
@@ -135,6 +134,6 @@ class UserState:
         self._error = observation.error if observation else None
 
 
-def tokens(usage: Usage | Sequence[Usage]) -> int:
+def tokens(usage: Usage) -> int:
     """Prompt and completion tokens together."""
-    return usage.prompt_tokens + usage.completion_tokens if isinstance(usage, Usage) else sum(map(tokens, usage))
+    return usage.prompt_tokens + usage.completion_tokens
