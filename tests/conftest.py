@@ -68,20 +68,13 @@ def serve_url(local_ray: None) -> str:
 def local_ray() -> Iterator[None]:
     """One Ray on loopback for the session."""
     import ray
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Replicas and actors import the application folders from the checkout.
-    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=256 * 1024**2,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
     from ray import serve
 
+    from toolrec.connect import start_local
+
+    # Replicas and actors import the application folders from the checkout.
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+    start_local(4, object_store_bytes=256 * 1024**2)
     serve.start(http_options={"host": "127.0.0.1", "port": HTTP_PORT}, logging_config={"log_level": "WARNING"})
     yield
 

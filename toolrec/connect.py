@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import ray
+from ray._private import ray_constants
 
 from toolrec.errors import ConfigError
 
@@ -39,7 +40,7 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
         if address is not None or under_job() or os.environ.get("RAY_ADDRESS"):
             ray.init(address=address or "auto", log_to_driver=True, logging_level=logging.WARNING)
         else:
-            _start_own(num_cpus)
+            start_local(num_cpus)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             "no running Ray at this address",
@@ -52,15 +53,24 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
         ray.shutdown()
 
 
-def _start_own(num_cpus: int | None) -> None:
-    # Loopback only, no dashboard, no usage reports; a small object store: what travels is a pool and short records.
+def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 1024**2) -> None:
+    """Starts a Ray of our own whose every socket is on the loopback address, without dashboard or usage reports.
+
+    Args:
+        num_cpus: CPUs; None for all of the machine's.
+        object_store_bytes: size of the object store; what travels is a pool and short records.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray turns 127.0.0.1 into the machine's own address unless it knows that no other node will join. The variable
+    # tells the processes that it starts; this process may have read it already.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(
         address="local",
         num_cpus=num_cpus or max(os.cpu_count() or 1, 1),
         include_dashboard=False,
-        object_store_memory=512 * 1024**2,
+        object_store_memory=object_store_bytes,
         logging_level=logging.WARNING,
         log_to_driver=True,
-        _node_ip_address="127.0.0.1",
     )

@@ -109,6 +109,10 @@ class ContextTooLongError(LLMError):
     """The messages do not fit the model's context."""
 
 
+class RunFailedError(ToolRecError):
+    """Every user of a run came to nothing; the run folder says why."""
+
+
 class StorageError(ToolRecError):
     """The disk is full or a file cannot be written; what was written before stays usable."""
 

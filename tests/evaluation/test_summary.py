@@ -2,9 +2,11 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from toolrec.errors import RunFolderError
+from toolrec.evaluation.behaviour import wall_s_of
 from toolrec.evaluation.statistics import Resampling
 from toolrec.evaluation.summary import BESIDE_ROWS, rows_of, summarise
 
@@ -152,3 +154,10 @@ def test_no_user_and_a_user_twice_are_refused(users, dataset, baseline_lists, pr
         summarise(users.assign(user_index=1), dataset, baseline_lists, protocol=protocol)
     with pytest.raises(RunFolderError, match="another number of users"):
         summarise(users, dataset, {"backbone": np.zeros((3, 20))}, protocol=protocol)
+
+
+def test_the_rest_between_a_kill_and_its_resume_is_not_counted():
+    # Two users at once for 3 s, an hour of rest, one user for 2 s; the first of all started earliest and ended last.
+    times = pd.DataFrame({"started_s": [3600.0, 0.0, 1.0], "ended_s": [3602.0, 2.5, 3.0]})
+    assert wall_s_of(times) == 3.0 + 2.0
+    assert wall_s_of(times[1:]) == 3.0

@@ -118,5 +118,12 @@ def tokens_of(users: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def wall_s_of(users: pd.DataFrame) -> float:
-    """Seconds from the first user's start to the last one's end."""
-    return float(users["ended_s"].max() - users["started_s"].min())
+    """Seconds from the first user's start to the last one's end, without the time in which no user was in flight.
+
+    A resumed run was at rest in between: only the time in which it worked counts.
+    """
+    busy_s, until_s = 0.0, -np.inf
+    for started_s, ended_s in users[["started_s", "ended_s"]].sort_values("started_s").to_numpy():
+        busy_s += max(ended_s - max(started_s, until_s), 0.0)
+        until_s = max(until_s, ended_s)
+    return float(busy_s)

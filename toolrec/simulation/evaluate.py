@@ -16,7 +16,7 @@ import yaml
 
 from toolrec.connect import connected
 from toolrec.data import Dataset, load_dataset
-from toolrec.errors import ConfigError, ToolRecError
+from toolrec.errors import ConfigError, RunFailedError, ToolRecError
 from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.evaluation.behaviour import ROUND_COLUMNS
 from toolrec.llm import LLMConfig, OpenAIChat
@@ -24,7 +24,7 @@ from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.progress import stage, track
 from toolrec.recommenders import load_recommenders, recommenders_manifest
-from toolrec.records import UserTask
+from toolrec.records import FINISHED, UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
@@ -62,7 +62,9 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         _simulate(config, dataset, folder, SimulationParts(surrogate=surrogate, llm=llm, tools=request))
     finally:
         folder.close()
-    return _figures(config, dataset, manifest), config.run
+    summary = _figures(config, dataset, manifest)
+    _refuse_if_nothing_worked(config.run)
+    return summary, config.run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +207,14 @@ def _unwrapped(run: Callable[[], None]) -> None:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+def _refuse_if_nothing_worked(run: Path) -> None:
+    """A run whose every user came to nothing is no result: the figures are written, and the first reason is the error."""
+    users = read_users(run)
+    if not (users["ended_by"].isin(FINISHED)).any():
+        first = users.iloc[0]
+        raise RunFailedError(f"no user finished; the first ended by {first['ended_by']}: {first['error']}", value=str(run))
 
 
 def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:

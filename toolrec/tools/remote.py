@@ -17,7 +17,6 @@ ToolList = tuple[list[int], list[float]]
 """A list as it travels: item indexes, best first, and their scores."""
 
 BACKBONE_DEPLOYMENT = "backbone"
-DESCRIBE_METHOD = "describe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ def describe_application(app_name: str) -> ServedTools:
     """
     try:
         handle = serve.get_deployment_handle(BACKBONE_DEPLOYMENT, app_name)
-        said: dict[str, Any] = getattr(handle, DESCRIBE_METHOD).remote().result(timeout_s=60)
+        said: dict[str, Any] = handle.describe.remote().result(timeout_s=60)
     except (RayServeException, TimeoutError) as error:
         raise ConfigError(
             "no tools are served under this application name",
