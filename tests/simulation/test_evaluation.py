@@ -162,3 +162,12 @@ def test_the_run_stands_beside_others_and_is_not_overwritten(evaluate: Evaluate,
     evaluate(run_folder=everyone, expect=2)
     assert "the run folder is there already" in capsys.readouterr().err
     assert json.dumps(summary_of(everyone)) == before
+
+
+def test_own_parts_take_part(evaluate: Evaluate):
+    parts = ["--baseline", "examples.own_parts:last_year_first", "--strategy", "examples.own_parts:OneLook"]
+    run = evaluate("--users", "10", "--tools", "local", *parts, "--rank-tool", "examples.own_parts:AlphabeticalRank")
+    summary = summary_of(run)
+    assert summary["counts"]["ended_by"] == {"forced_finish": 10}
+    assert 0 <= summary["own:newest_first"]["ndcg@10"] <= 1
+    assert read_manifest(run)["settings"]["strategy"] == "examples.own_parts:OneLook"

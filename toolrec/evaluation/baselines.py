@@ -13,6 +13,7 @@ import numpy as np
 from toolrec.data import Dataset, Split
 from toolrec.evaluation.metrics import DEPTHS, pad_lists
 from toolrec.progress import track
+from toolrec.recommenders.base import Recommender
 from toolrec.recommenders.fusion import LIST_LENGTH as FUSED_LENGTH
 from toolrec.recommenders.fusion import Fusion
 from toolrec.recommenders.scoring import ScoringRecommender
@@ -23,6 +24,9 @@ POPULARITY = "popularity"
 FUSION = "fusion"
 ATTRIBUTE_PREFIX = "attribute:"
 """Put before an attribute's name, so that no attribute can take another row's name."""
+
+OWN_PREFIX = "own:"
+"""Put before the names of recommenders that the user brings: they have a row, and no part in the fusion."""
 
 BLOCK_USERS = 256
 """Users whose lists are asked for in one call, and remembered until the fusion has used them."""
@@ -36,6 +40,21 @@ class ManyRecommender(Protocol):
 
     def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
         """The k best items for each history, best first."""
+
+
+class OneByOne:
+    """A recommender that knows no blocks, asked for one user after the other."""
+
+    def __init__(self, inner: Recommender) -> None:
+        self._inner = inner
+
+    def score(self, history_BL: np.ndarray) -> np.ndarray:
+        """Scores every item."""
+        return self._inner.score(history_BL)
+
+    def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
+        """The k best items for each history, best first."""
+        return [self._inner.recommend(history, k=k, mask_seen=mask_seen) for history in histories]
 
 
 class _Remembered(ScoringRecommender):
@@ -63,7 +82,8 @@ class _Remembered(ScoringRecommender):
 
 def row_name(name: str) -> str:
     """The row of a loaded recommender in summary.json."""
-    return name if name in (BACKBONE, POPULARITY, FUSION) else f"{ATTRIBUTE_PREFIX}{name}"
+    is_row = name in (BACKBONE, POPULARITY, FUSION) or name.startswith(OWN_PREFIX)
+    return name if is_row else f"{ATTRIBUTE_PREFIX}{name}"
 
 
 def recommend_for(
@@ -75,7 +95,7 @@ def recommend_for(
     mask_seen: bool = True,
     length: int = max(DEPTHS),
 ) -> dict[str, np.ndarray]:
-    """Each recommender's own lists for the given users, and those of the fusion of all but popularity.
+    """Each recommender's own lists for the given users, and those of the fusion of all but popularity and the user's own.
 
     Args:
         recommenders: by name: `backbone`, attributes, `popularity`.
@@ -89,7 +109,7 @@ def recommend_for(
         Row name -> `list_BK`, 0 where the pool had no more.
     """
     members = {name: _Remembered(name, inner, num_items=dataset.num_items) for name, inner in recommenders.items()}
-    fused = [member for name, member in members.items() if name != POPULARITY]
+    fused = [member for name, member in members.items() if name != POPULARITY and not name.startswith(OWN_PREFIX)]
     asked: dict[str, ScoringRecommender] = {**members, **({FUSION: Fusion(fused)} if fused else {})}
     lists = {row_name(name): np.zeros((len(user_indexes), length), dtype=np.int64) for name in asked}
     with track("baselines", total=len(user_indexes), unit="users") as progress:

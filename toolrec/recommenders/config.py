@@ -40,6 +40,7 @@ class FitConfig:
 
     Args:
         loss: `cross_entropy` over the whole pool, or `sampled_softmax` over the target and `num_negatives` items.
+        averaging: decay, per batch, of the running average of the weights that is validated and kept; 0 for the plain weights.
         batch_size: windows in a batch.
         patience: epochs without a better validation NDCG@10 after which training ends.
         max_validation_users: validation ranks the whole pool for a fixed sample of at most this many users.
@@ -49,6 +50,7 @@ class FitConfig:
     num_negatives: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    averaging: float = 0.99
     batch_size: int = 64
     max_epochs: int = 200
     patience: int = 10
@@ -60,6 +62,7 @@ class FitConfig:
         _check("negatives", self.num_negatives, self.num_negatives >= 1, "1 or more")
         _check("learning rate", self.learning_rate, 0.0 < self.learning_rate <= 10.0, "above 0, at most 10")
         _check("weight decay", self.weight_decay, self.weight_decay >= 0.0, "0 or more")
+        _check("averaging", self.averaging, 0.0 <= self.averaging < 1.0, "0 or more, below 1")
         _check("batch size", self.batch_size, self.batch_size >= 1, "1 or more")
         _check("epochs", self.max_epochs, self.max_epochs >= 1, "1 or more")
         _check("patience", self.patience, self.patience >= 1, "1 or more")

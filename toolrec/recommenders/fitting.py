@@ -104,6 +104,8 @@ class _Fit:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
         )
+        self.average = [p.detach().clone() for p in parameters]
+        self.parameters = parameters
         self.num_steps = 0
         self.note = ""
 
@@ -114,6 +116,7 @@ class _Fit:
         stopped_by: StoppedBy = "epochs"
         for epoch in range(1, self.config.max_epochs + 1):
             loss = self._epoch(bar)
+            self._exchange()  # what is validated and kept is the average
             ndcg = self._validate()
             log.append(
                 EpochLog(
@@ -126,6 +129,7 @@ class _Fit:
             )
             if ndcg > best:
                 best, best_epoch, best_state = ndcg, epoch, copy.deepcopy(self.trainee.model.state_dict())
+            self._exchange()
             self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {best:.4f})"
             bar.advance(0, note=self.note)
             if time.monotonic() >= self.deadline_s:
@@ -169,7 +173,20 @@ class _Fit:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self._follow()
         return value
+
+    def _follow(self) -> None:
+        """Moves the average towards the weights; a young average moves faster."""
+        decay = min(self.config.averaging, self.num_steps / (self.num_steps + 10))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1.0 - decay)
+
+    def _exchange(self) -> None:
+        """Swaps the weights with their average."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.data.copy_(average)
+            average.copy_(kept)
 
     def _loss(self, batch: Batch) -> Tensor:
         weight_ID = self.trainee.weight_ID

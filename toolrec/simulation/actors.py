@@ -14,14 +14,17 @@ from ray.actor import ActorHandle
 from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+from toolrec.parts import load_part
 from toolrec.records import Round, UserTask
 from toolrec.simulation.memory_actor import SharedMemory
 from toolrec.simulation.rows import Row, trace_rows
-from toolrec.surrogate import Surrogate, SurrogateConfig
+from toolrec.surrogate import Strategy, SurrogateConfig
 from toolrec.tools.base import Retriever, Tool
-from toolrec.tools.rank import RankTool
 from toolrec.tools.remote import ServedTools, ServeRetriever
 from toolrec.tools.retrieval import RetrievalTool
+
+DEFAULT_STRATEGY = "toolrec.surrogate:Surrogate"
+DEFAULT_RANK_TOOL = "toolrec.tools.rank:RankTool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +38,16 @@ class LocalTools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationSpec:
-    """All that a simulation actor needs beside the pool."""
+    """All that a simulation actor needs beside the pool.
+
+    `strategy` and `rank_tool` name parts that stand in for the package's own (see `toolrec.parts`).
+    """
 
     surrogate: SurrogateConfig
     llm: LLMConfig
     tools: ServedTools | LocalTools
+    strategy: str = DEFAULT_STRATEGY
+    rank_tool: str = DEFAULT_RANK_TOOL
 
 
 class Simulation:
@@ -56,9 +64,10 @@ class Simulation:
         self._llm = OpenAIChat(spec.llm)
         tools: dict[str, Tool] = {
             "retrieve": RetrievalTool(retriever=_retriever(spec), pool=pool, config=spec.surrogate),
-            "rank": RankTool(llm=self._llm, pool=pool, config=spec.surrogate),
+            "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
         }
-        self._surrogate = Surrogate(config=spec.surrogate, pool=pool, llm=self._llm, tools=tools)
+        strategy = load_part("strategy", spec.strategy)
+        self._strategy: Strategy = strategy(config=spec.surrogate, pool=pool, llm=self._llm, tools=tools)
 
     async def ready(self) -> bool:
         """Answers once the actor is up."""
@@ -67,7 +76,7 @@ class Simulation:
     async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
         """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
         rounds = list(previous_rounds)
-        trace = await self._surrogate.run(task, previous_rounds=previous_rounds, on_round=self._recorder(task, rounds))
+        trace = await self._strategy.run(task, previous_rounds=previous_rounds, on_round=self._recorder(task, rounds))
         return trace_rows(trace)
 
     def _recorder(self, task: UserTask, rounds: list[Round]) -> Callable[[Round], Awaitable[None]]:

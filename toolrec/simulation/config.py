@@ -49,6 +49,9 @@ class EvaluationConfig:
     llm_max_attempts: int
     llm_timeout_s: float
     llm_check: bool
+    strategy: str
+    rank_tool: str
+    baselines: tuple[str, ...]
     tools: str
     tools_config: Path | None
     keep_tools: bool

@@ -18,12 +18,14 @@ from toolrec.connect import connected
 from toolrec.data import Dataset, load_dataset
 from toolrec.errors import ConfigError, RunFailedError, ToolRecError
 from toolrec.evaluation import FinishedRun, evaluate_run
+from toolrec.evaluation.baselines import OWN_PREFIX, ManyRecommender, OneByOne
 from toolrec.evaluation.behaviour import ROUND_COLUMNS
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.parts import load_part
 from toolrec.progress import stage, track
-from toolrec.recommenders import load_recommenders, recommenders_manifest
+from toolrec.recommenders import Recommender, load_recommenders, recommenders_manifest
 from toolrec.records import FINISHED, UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
@@ -53,6 +55,8 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
     load_recommenders(config.recommenders, dataset)  # refuses a wrong or damaged folder before anything is started
     surrogate, llm = surrogate_config(config), llm_config(config)
     request = tools_request(config, dataset, recommenders)
+    load_part("strategy", config.strategy), load_part("tool", config.rank_tool)
+    own_recommenders(config, dataset)
     manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
     if config.llm_url is not None and config.llm_check:
         stage("trying the LLM endpoint with one call")
@@ -188,7 +192,9 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         stack.enter_context(connected(config.address, num_cpus=config.num_cpus))
         stage(f"tools: {config.tools}")
         tools = stack.enter_context(tools_for(parts.tools))
-        spec = SimulationSpec(surrogate=parts.surrogate, llm=parts.llm, tools=tools)
+        spec = SimulationSpec(
+            surrogate=parts.surrogate, llm=parts.llm, tools=tools, strategy=config.strategy, rank_tool=config.rank_tool
+        )
         embedded = EmbeddedOptions() if config.llm_url is None else None
         stage(f"starting actors; LLM: {config.llm_model or 'embedded rules, not a language model'}")
         crew = Crew(spec, dataset.pool, size, embedded=embedded)
@@ -220,7 +226,10 @@ def _refuse_if_nothing_worked(run: Path) -> None:
 def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:
     stage("scoring the recommenders alone on the same users")
     recommenders = load_recommenders(config.recommenders, dataset)
-    kept = {name: r for name, r in recommenders.items() if name not in dataset.pool.attributes or _has(config, name)}
+    kept: dict[str, ManyRecommender] = {
+        name: r for name, r in recommenders.items() if name not in dataset.pool.attributes or _has(config, name)
+    }
+    kept |= own_recommenders(config, dataset)
     users = read_users(config.run)
     run = FinishedRun(
         users=users,
@@ -229,6 +238,22 @@ def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any
         void_usage=void_spend(read_spend(config.run), users),
     )
     return evaluate_run(run, dataset=dataset, recommenders=kept, folder=config.run)
+
+
+def own_recommenders(config: EvaluationConfig, dataset: Dataset) -> dict[str, ManyRecommender]:
+    """The user's own recommenders that are scored beside the run, by row name.
+
+    Raises:
+        ConfigError: one cannot be found, or two have the same name.
+    """
+    own: dict[str, ManyRecommender] = {}
+    for path in config.baselines:
+        recommender: Recommender = load_part("recommender", path)(dataset)
+        name = f"{OWN_PREFIX}{recommender.name}"
+        if name in own:
+            raise ConfigError("two own recommenders have the same name", value=recommender.name)
+        own[name] = OneByOne(recommender)
+    return own
 
 
 def _has(config: EvaluationConfig, attribute: str) -> bool:

@@ -35,6 +35,7 @@ def run_manifest(
         "command": ["toolrec", *sys.argv[1:]],
         "execution": {
             "tools": config.tools,
+            "baselines": list(config.baselines),
             "concurrency": config.concurrency,
             "actors": config.actors,
             "address": config.address,
@@ -70,6 +71,8 @@ def result_settings(
         "llm.temperature": llm.temperature,
         "llm.seed": llm.seed,
         "llm.max_output_tokens": llm.max_output_tokens,
+        "strategy": config.strategy,
+        "rank_tool": config.rank_tool,
         "prompts": sha256_json(prompt_hashes()),
     }
 
@@ -91,6 +94,8 @@ def protocol_facts(config: EvaluationConfig, manifest: dict[str, Any]) -> dict[s
         "llm_seed": settings["llm.seed"],
         **surrogate,
         "attributes": settings["attributes"],
+        "strategy": config.strategy,
+        "rank_tool": config.rank_tool,
         "tools": config.tools,
         "dataset_checksum": settings["dataset_checksum"][:16],
         "recommenders_checksum": settings["recommenders_checksum"][:16],

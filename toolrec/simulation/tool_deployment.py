@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from ray import serve
 
 from toolrec.errors import ConfigError, ToolRecError
+from toolrec.parts import load_part
 from toolrec.simulation.actors import LocalTools
 from toolrec.tools.remote import ServedTools, describe_application
 
@@ -115,16 +115,12 @@ def _attached(request: ToolsRequest, app_name: str) -> ServedTools:
 
 def _load_builder() -> tuple[Any, Any]:
     """The application's builder by import path from the current folder: the library imports no application folder."""
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    module_name, _, function = BUILDER.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+        builder = load_part("application", BUILDER)
+    except ConfigError as error:
         raise ConfigError(
             "the Serve application is not in the current folder",
-            value=folder,
+            value=str(Path.cwd()),
             hint="run from the checkout (its `serve/` folder), or use --tools local",
         ) from error
-    return getattr(module, function), module.AppConfig
+    return builder, importlib.import_module(builder.__module__).AppConfig
