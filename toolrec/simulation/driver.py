@@ -11,20 +11,23 @@ from dataclasses import dataclass, replace
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
 from toolrec.errors import ConfigError, ToolRecError
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.progress import Progress
-from toolrec.records import Trace, UserTask
+from toolrec.records import Round, Trace, UserTask
 from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+ACTOR_WAIT_S = 180.0
+"""How long the run waits for a simulation actor to come back when none is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Crew:
     def __init__(self, spec: SimulationSpec, pool: Pool, config: SimulationConfig, *, embedded: EmbeddedOptions | None) -> None:
         self.memory = MemoryActor.remote()
         self._in_flight: dict[ActorHandle, int] = {}
+        self._returning: dict[ActorHandle, asyncio.Task[None]] = {}
         self._endpoints: list[ActorHandle] = []
         pool_ref = ray.put(pool)
         places = _places(config)
@@ -85,19 +89,46 @@ class Crew:
         self._endpoints.append(endpoint)
         return replace(spec, llm=replace(spec.llm, base_url=ray.get(endpoint.base_url.remote())))
 
-    def least_busy(self) -> ActorHandle:
-        """The simulation actor with the fewest users."""
-        return min(self._in_flight, key=self._in_flight.__getitem__)
+    async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
+        """Runs a user on the least busy actor.
 
-    async def run_user(self, task: UserTask, previous_rounds: list) -> tuple[Row, list[Row]]:
-        """Runs a user on the least busy actor."""
-        actor = self.least_busy()
+        Raises:
+            RayActorError: the actor was lost with the user in flight; it takes no user until it is back.
+        """
+        actor = await self._least_busy()
         self._in_flight[actor] += 1
         try:
             rows: tuple[Row, list[Row]] = await actor.run_user.remote(task, previous_rounds)
             return rows
+        except RayActorError:
+            if actor not in self._returning:
+                self._returning[actor] = asyncio.create_task(self._await_return(actor))
+            raise
         finally:
             self._in_flight[actor] -= 1
+
+    def simulations(self) -> list[ActorHandle]:
+        """The simulation actors."""
+        return list(self._in_flight)
+
+    async def _least_busy(self) -> ActorHandle:
+        deadline_s = time.monotonic() + ACTOR_WAIT_S
+        while True:
+            here = [actor for actor in self._in_flight if actor not in self._returning]
+            if here:
+                return min(here, key=self._in_flight.__getitem__)
+            if time.monotonic() > deadline_s:
+                raise ToolRecError("all simulation actors were lost and none came back", value=f"{ACTOR_WAIT_S:.0f} s")
+            await asyncio.sleep(0.1)
+
+    async def _await_return(self, actor: ActorHandle) -> None:
+        while True:
+            try:
+                await actor.ready.remote()
+                break
+            except RayActorError:
+                await asyncio.sleep(0.5)
+        del self._returning[actor]
 
     def stop(self) -> None:
         """Ends all actors."""
@@ -164,11 +195,10 @@ class Driver:
             previous = await self._crew.memory.begin.remote(task.user_index, attempt) if attempt > task.attempt else []
             try:
                 return await self._crew.run_user(replace(task, attempt=attempt), previous)
-            except (ActorDiedError, ActorUnavailableError, RayActorError) as error:
-                log.warning("user %s: a simulation actor was lost (%s)", task.user_id, type(error).__name__)
+            except RayActorError as error:
+                log.warning("user %s: its simulation actor was lost (%s)", task.user_id, type(error).__name__)
                 if attempt - task.attempt + 1 >= self._config.max_attempts:
                     return _void(replace(task, attempt=attempt), "actor_lost", str(error), started_s)
-                await asyncio.sleep(0.5)
             except RayTaskError as error:
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
                 log.warning("user %s failed: %s", task.user_id, error.cause)
