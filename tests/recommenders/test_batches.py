@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolrec.recommenders.batches import batches, make_windows, num_batches
@@ -12,6 +12,7 @@ from toolrec.recommenders.batches import batches, make_windows, num_batches
 sequences = st.lists(st.integers(0, 40).map(lambda n: np.arange(1, n + 1)), max_size=20)
 
 
+@settings(deadline=None)
 @given(sequences, st.integers(1, 12))
 def test_every_item_but_the_first_is_a_target_once(rows, length):
     windows = make_windows(rows, model_history_length=length)
@@ -20,6 +21,7 @@ def test_every_item_but_the_first_is_a_target_once(rows, length):
     assert targets == Counter(int(item) for row in rows for item in row[1:])
 
 
+@settings(deadline=None)
 @given(sequences, st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
 def test_an_epoch_has_every_window_once(rows, length, batch_size, seed):
     windows = make_windows(rows, model_history_length=length)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolrec.recommenders import pad_histories, top_k
@@ -23,6 +23,7 @@ scores = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(scores, st.integers(1, 60), st.data())
 def test_agrees_with_a_naive_sort(values, k, data):
     score_I = np.array(values)
@@ -32,6 +33,7 @@ def test_agrees_with_a_naive_sort(values, k, data):
     assert [item.score for item in ranked] == [float(np.round(score_I[item.item_index], 4)) for item in ranked]
 
 
+@settings(deadline=None)
 @given(scores, st.integers(1, 20))
 def test_a_difference_below_the_rounding_never_changes_the_order(values, k):
     score_BI = np.round(np.array(values)[None] / 1e3, 4)  # in the middle of a rounding step, as scores nearly always are
