@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,14 @@ from toolrec.simulation.run_folder import RunFolder, read_users
 from toolrec.surrogate import SurrogateConfig
 
 
+def wait_for_users(run: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until the first users of a run are committed."""
+    deadline_s = time.monotonic() + 120
+    while not list((run / "users").glob("part-*.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
+        time.sleep(0.05)
+
+
 def flags_for(llm: EmbeddedServer) -> list[str]:
     return ["--llm-url", llm.base_url, "--llm-model", MODEL_NAME, "--no-llm-check", "--users", "60", "--concurrency", "12"]
 
@@ -37,10 +46,7 @@ def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
     address = ray.get_runtime_context().gcs_address
     flags = ["--recommenders", str(demo_recommenders), *flags_for(slow_llm), "--run", str(run)]
     process = start_cli("evaluate", str(demo_folder), *flags, "--address", address)
-    deadline_s = time.monotonic() + 120
-    while not list((run / "users").glob("part-*.parquet")):
-        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
-        time.sleep(0.05)
+    wait_for_users(run, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     done = len(read_users(run))
@@ -53,6 +59,21 @@ def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
     assert len(read_users(run)) == 60
     same(run, evaluate(*flags_for(slow_llm)))
     assert summary_of(run)["counts"]["users"] == 60
+
+
+def test_ctrl_c_keeps_what_is_finished(
+    demo_folder: Path, demo_recommenders: Path, local_ray: None, slow_llm: EmbeddedServer, tmp_path: Path
+):
+    run = tmp_path / "run"
+    flags = ["--recommenders", str(demo_recommenders), *flags_for(slow_llm), "--run", str(run), "--tools", "local"]
+    process = start_cli("evaluate", str(demo_folder), *flags, "--address", ray.get_runtime_context().gcs_address)
+    wait_for_users(run, process)
+    before = len(read_users(run))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert before <= len(read_users(run)) < 60
 
 
 def test_resuming_with_other_settings_is_refused(evaluate: Evaluate, everyone: Path, capsys: pytest.CaptureFixture[str]):

@@ -151,14 +151,14 @@ class Driver:
         Raises:
             StorageError: the run folder cannot be written; the run is resumable.
         """
-        window = asyncio.Semaphore(self._config.concurrency)
-        async with asyncio.TaskGroup() as group:
-            writer = group.create_task(self._write_regularly())
-            async with asyncio.TaskGroup() as users:
-                for task in tasks:
-                    await window.acquire()
-                    users.create_task(self._one(task, window))
-            writer.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write_regularly())
+                await self._stream(tasks)
+                writer.cancel()
+        except asyncio.CancelledError:  # Ctrl-C: what is finished is kept
+            await self.flush()
+            raise
         await self.flush()
 
     async def flush(self) -> None:
@@ -178,6 +178,13 @@ class Driver:
             if due or len(self._user_rows) >= self._config.block_users:
                 await self.flush()
                 last_s = time.monotonic()
+
+    async def _stream(self, tasks: Iterable[UserTask]) -> None:
+        window = asyncio.Semaphore(self._config.concurrency)
+        async with asyncio.TaskGroup() as users:
+            for task in tasks:
+                await window.acquire()
+                users.create_task(self._one(task, window))
 
     async def _one(self, task: UserTask, window: asyncio.Semaphore) -> None:
         try:
