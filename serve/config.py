@@ -37,6 +37,8 @@ class DeploymentOptions(BaseModel):
         """The keyword arguments of `Deployment.options`."""
         options: dict[str, Any] = {
             "max_ongoing_requests": self.max_ongoing_requests,
+            "graceful_shutdown_wait_loop_s": 0.2,
+            "graceful_shutdown_timeout_s": 10.0,
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus},
         }
         if self.max_replicas is None:

@@ -1,6 +1,7 @@
 """The HTTP door: item ids in, item ids out; OpenAPI at `/docs`."""
 
-from __future__ import annotations
+# Annotations stay objects here (no `from __future__ import annotations`): Serve rebuilds the routes in its replicas, where
+# FastAPI cannot look up a name written as text, and would read the body from the query string.
 
 import asyncio
 from pathlib import Path
