@@ -38,7 +38,7 @@ def describe_application(app_name: str) -> ServedTools:
     try:
         handle = serve.get_deployment_handle(BACKBONE_DEPLOYMENT, app_name)
         said: dict[str, Any] = handle.describe.remote().result(timeout_s=60)
-    except (RayServeException, TimeoutError) as error:
+    except (RayServeException, KeyError, TimeoutError) as error:
         raise ConfigError(
             "no tools are served under this application name",
             value=app_name,
