@@ -53,7 +53,7 @@ def test_recommenders_of_another_data_set(
     command: list[str], demo_recommenders: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     other = tmp_path / "other"
-    assert run_command(["data", "prepare", "demo", "--users", "40", "--items", "60", "--seed", "9", "--out", str(other)]) == 0
+    assert run_command(["data", "prepare", "demo", "--users", "40", "--items", "120", "--seed", "9", "--out", str(other)]) == 0
     capsys.readouterr()
     assert run_command([command[0], str(other), *command[2:]]) == 2
     assert "data set" in capsys.readouterr().err

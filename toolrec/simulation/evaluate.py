@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,20 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
     request = tools_request(config, dataset, recommenders)
     load_part("strategy", config.strategy), load_part("tool", config.rank_tool)
     own_recommenders(config, dataset)
+    parts = SimulationParts(
+        surrogate=surrogate,
+        llm=llm,
+        tools=request,
+        size=SimulationConfig(concurrency=config.concurrency, num_actors=config.actors),
+        user_indexes=tuple(dataset.sample_users(config.num_users, config.seed).tolist()),
+    )
     manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
     if config.llm_url is not None and config.llm_check:
         stage("trying the LLM endpoint with one call")
         asyncio.run(_try_llm(llm))
     folder = _open_folder(config, manifest)
     try:
-        _simulate(config, dataset, folder, SimulationParts(surrogate=surrogate, llm=llm, tools=request))
+        _simulate(config, dataset, folder, parts)
     finally:
         folder.close()
     summary = _figures(config, dataset, manifest)
@@ -78,6 +85,8 @@ class SimulationParts:
     surrogate: SurrogateConfig
     llm: LLMConfig
     tools: ToolsRequest
+    size: SimulationConfig
+    user_indexes: tuple[int, ...]
 
 
 def surrogate_config(config: EvaluationConfig) -> SurrogateConfig:
@@ -146,11 +155,11 @@ def _tools_options(path: Path | None) -> dict[str, Any]:
     return options
 
 
-def user_tasks(dataset: Dataset, config: EvaluationConfig, *, skip: set[int], attempts: dict[int, int]) -> Iterator[UserTask]:
-    """The users to simulate, without their targets; `skip` are done, `attempts` numbers those begun before."""
-    for user_index in dataset.sample_users(config.num_users, config.seed).tolist():
-        if user_index in skip:
-            continue
+def user_tasks(
+    dataset: Dataset, config: EvaluationConfig, user_indexes: Sequence[int], *, attempts: Mapping[int, int]
+) -> Iterator[UserTask]:
+    """What the simulation is given of the users: never a target; `attempts` numbers those begun before."""
+    for user_index in user_indexes:
         ratings = dataset.history_ratings(user_index, config.split)
         yield UserTask(
             user_index=user_index,
@@ -180,13 +189,11 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     attempts: dict[int, int] = {}
     for entry in read_spend(config.run):
         attempts[entry["user_index"]] = max(attempts.get(entry["user_index"], 0), entry["attempt"])
-    wanted = config.num_users or dataset.num_users
-    total = min(wanted, dataset.num_users)
-    if len(done) >= total:
+    waiting = [user_index for user_index in parts.user_indexes if user_index not in done]
+    if not waiting:
         stage("every user is simulated already")
         return
-    tasks = user_tasks(dataset, config, skip=done, attempts=attempts)
-    size = SimulationConfig(concurrency=config.concurrency, num_actors=config.actors)
+    tasks = user_tasks(dataset, config, waiting, attempts=attempts)
     with contextlib.ExitStack() as stack:
         stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
         stack.enter_context(connected(config.address, num_cpus=config.num_cpus))
@@ -197,10 +204,10 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         )
         embedded = EmbeddedOptions() if config.llm_url is None else None
         stage(f"starting actors; LLM: {config.llm_model or 'embedded rules, not a language model'}")
-        crew = Crew(spec, dataset.pool, size, embedded=embedded)
+        crew = Crew(spec, dataset.pool, parts.size, embedded=embedded)
         stack.callback(crew.stop)
-        progress = stack.enter_context(track("simulating", total=total, unit="users", done=len(done)))
-        _unwrapped(lambda: asyncio.run(Driver(crew, folder, size, progress).run(tasks)))
+        progress = stack.enter_context(track("simulating", total=len(parts.user_indexes), unit="users", done=len(done)))
+        _unwrapped(lambda: asyncio.run(Driver(crew, folder, parts.size, progress).run(tasks)))
 
 
 def _unwrapped(run: Callable[[], None]) -> None:
