@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
 from ray._private import ray_constants
 
 from toolrec.errors import ConfigError
+
+CONNECT_TIMEOUT_S = 10.0
+"""How long an answer from a given address is waited for."""
 
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -36,6 +40,8 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
     if ray.is_initialized():
         yield
         return
+    if address not in (None, "auto"):
+        _check_reachable(str(address))
     try:
         if address is not None or under_job() or os.environ.get("RAY_ADDRESS"):
             ray.init(address=address or "auto", log_to_driver=True, logging_level=logging.WARNING)
@@ -51,6 +57,17 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes before it says that nothing answers."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise ConfigError("not the address of a Ray head node", value=address, allowed="HOST:PORT (6379 by default), or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no running Ray at this address ({error})", value=address) from error
 
 
 def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 1024**2) -> None:

@@ -9,6 +9,8 @@ import pytest
 from support import start_cli
 
 from toolrec.cli import run_command
+from toolrec.connect import connected
+from toolrec.errors import ConfigError
 
 MARKER = "sk-marker-0123456789abcdef"
 
@@ -88,9 +90,15 @@ def test_an_endpoint_that_cannot_be_reached(command: list[str], tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_ray_that_is_not_there(command: list[str], tmp_path: Path):
-    quick = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_gcs_server_request_timeout_seconds": "2"}
-    process = start_cli(*command, "--address", "127.0.0.1:9", **quick)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, output
-    assert "no running Ray at this address" in output
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:9", "no running Ray at this address"),
+        ("ray://127.0.0.1:10001", "not the address of a Ray head node"),
+        ("head", "not the address of a Ray head node"),
+        ("127.0.0.1:99999", "no running Ray at this address"),
+    ],
+)
+def test_a_ray_that_is_not_there(address: str, reason: str):
+    with pytest.raises(ConfigError, match=reason), connected(address):
+        raise AssertionError("connected to nothing")

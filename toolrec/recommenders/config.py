@@ -112,7 +112,7 @@ def ml_100k_config() -> RecommendersConfig:
     """For pools of some thousand items and up to some 300,000 interactions, as ML-100K: full cross-entropy."""
     fit = FitConfig(batch_size=32, max_epochs=60, patience=10)
     return RecommendersConfig(
-        model_history_length=100,
+        model_history_length=50,
         backbone=TransformerConfig(width=64, num_layers=2, num_heads=2, dropout=0.4),
         backbone_fit=fit,
         encoder=TransformerConfig(width=32, num_layers=1, num_heads=2, dropout=0.3),
