@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -60,3 +62,40 @@ def test_no_key_is_a_field_of_any_configuration():
 
     for config in (LLMConfig, EvaluationConfig):
         assert not [field.name for field in fields(config) if field.name.endswith("key")]
+
+
+def test_the_readme_lists_every_module_with_its_own_words():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = []
+    for folder in ("toolrec", "serve", "benchmarks", "examples"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if path.name == "__init__.py" and doc is None:
+                continue
+            name = str(path.relative_to(ROOT)).removesuffix("__init__.py")
+            words = " ".join((doc or "").split("\n\n")[0].split()).rstrip(".").replace("|", "/")
+            if f"| `{name}` | {words} |" not in readme:
+                missing.append(f"| `{name}` | {words} |")
+    assert not missing, "\n".join(["rows that README's layout lacks:", *missing])
+
+
+def test_the_readmes_commands_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    from typer.main import get_command
+
+    from toolrec.cli import build_app
+
+    tree = get_command(build_app())
+    shown = re.findall(r"^toolrec ((?:[a-z]+ ?)+)([^\n]*)", readme, flags=re.MULTILINE)
+    assert len(shown) >= 6
+    for words, rest in shown:
+        command = tree
+        for word in words.split():
+            if not hasattr(command, "commands"):
+                break
+            command = command.commands[word]
+        known = {option for parameter in command.params for option in parameter.opts}
+        for flag in re.findall(r"--[a-z-]+", rest.partition("#")[0]):
+            assert flag in known, f"{words}: {flag}"
+    for verb in re.findall(r"^make ([a-z]+)", readme, flags=re.MULTILINE):
+        assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), verb
