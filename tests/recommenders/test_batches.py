@@ -13,9 +13,10 @@ sequences = st.lists(st.integers(0, 40).map(lambda n: np.arange(1, n + 1)), max_
 
 
 @settings(deadline=None)
-@given(sequences, st.integers(1, 12))
-def test_every_item_but_the_first_is_a_target_once(rows, length):
-    windows = make_windows(rows, model_history_length=length)
+@given(sequences, st.integers(1, 12), st.sampled_from([None, 0, 1]))
+def test_every_item_but_the_first_is_a_target_once(rows, length, seed):
+    rng = None if seed is None else np.random.default_rng(seed)
+    windows = make_windows(rows, model_history_length=length, rng=rng)
     assert all(2 <= len(window) <= length + 1 for window in windows)
     targets = Counter(int(item) for window in windows for item in window[1:])
     assert targets == Counter(int(item) for row in rows for item in row[1:])
@@ -54,3 +55,10 @@ def test_batches_hold_windows_of_similar_length():
     windows = [np.arange(n) for n in rng.integers(2, 200, size=320)]
     padded = sum(batch.input_BL.size for batch in batches(windows, batch_size=20, rng=rng))
     assert padded < 1.15 * sum(len(window) - 1 for window in windows)
+
+
+def test_random_cuts_differ_between_epochs_and_spare_short_sequences():
+    rng = np.random.default_rng(0)
+    cuts = {tuple(len(w) for w in make_windows([np.arange(30)], model_history_length=10, rng=rng)) for _ in range(50)}
+    assert len(cuts) > 5
+    assert len(make_windows([np.arange(11)], model_history_length=10, rng=rng)) == 1

@@ -104,6 +104,9 @@ class DivergingTrainee:
         self.weight_ID = torch.ones(5, 2)
         self.num_batches = 0
 
+    def windows(self, rng):
+        return [np.array([1, 2, 3])] * 64
+
     def states(self, batch):
         self.num_batches += 1
         scale = 1.0 if self.num_batches < 2 else float("nan")
@@ -115,7 +118,7 @@ class DivergingTrainee:
 
 def test_a_diverging_loss_stops_with_the_reason():
     with pytest.raises(ConfigError, match=r"training diverging diverged.*learning rate below 0\.01"):
-        fit(DivergingTrainee(), [np.array([1, 2, 3])] * 64, FitConfig(learning_rate=0.01, batch_size=16), seed=0)
+        fit(DivergingTrainee(), FitConfig(learning_rate=0.01, batch_size=16), seed=0)
 
 
 def test_a_failed_training_leaves_the_old_folder(dataset, new_dataset, new_config, tmp_path):

@@ -23,19 +23,28 @@ class Batch:
     target_BL: np.ndarray
 
 
-def make_windows(sequences: Sequence[np.ndarray], *, model_history_length: int) -> list[np.ndarray]:
-    """Cuts sequences into windows of at most `model_history_length` + 1 items, the last one at the sequence's end.
+def make_windows(
+    sequences: Sequence[np.ndarray], *, model_history_length: int, rng: np.random.Generator | None = None
+) -> list[np.ndarray]:
+    """Cuts sequences into windows of at most `model_history_length` + 1 items.
 
     Every item but a sequence's first is a target exactly once: neighbouring windows share one item. Sequences of fewer
     than two items have no target and give no window.
+
+    Args:
+        rng: None cuts from the end, so that the last window is as long as can be. Else the last window of a sequence that
+            needs more than one has a random length: cut anew every epoch, an item is met at many positions.
     """
     windows = []
     for sequence in sequences:
         end = len(sequence)
+        length = model_history_length
+        if rng is not None and end > model_history_length + 1:
+            length = int(rng.integers(1, model_history_length + 1))
         while end >= 2:
-            start = max(0, end - model_history_length - 1)
+            start = max(0, end - length - 1)
             windows.append(sequence[start:end])
-            end = start + 1
+            end, length = start + 1, model_history_length
     return windows
 
 

@@ -170,8 +170,7 @@ class _Training:
             ).to(self.device)
         share = BACKBONE_TIME_SHARE if self.encoders_left else 1.0
         result = fit(
-            BackboneTrainee(model, self.validation),
-            self.windows,
+            BackboneTrainee(model, self.sequences, self.validation),
             config.backbone_fit,
             seed=seed,
             deadline_s=None if config.max_time_s is None else self.start_s + config.max_time_s * share,
@@ -190,9 +189,7 @@ class _Training:
             model = AttributeEncoderModel(
                 config.encoder, values, backbone_width=width, model_history_length=config.model_history_length
             ).to(self.device)
-        result = fit(
-            EncoderTrainee(name, model, frozen), self.windows, config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline()
-        )
+        result = fit(EncoderTrainee(name, model, frozen), config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline())
         self.encoders_left -= 1
         place = checkpoint.member_folder(name, number)
         checkpoint.save_encoder(self.folder / place, model, config.encoder, attribute=name, backbone_width=width)

@@ -63,6 +63,10 @@ class Trainee(Protocol):
         """What trains."""
         ...
 
+    def windows(self, rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """The windows of one epoch, as `batches.make_windows` cuts them."""
+        ...
+
     def states(self, batch: Batch) -> Tensor:
         """States of the batch's positions, `[B, L, D]`."""
         ...
@@ -72,31 +76,27 @@ class Trainee(Protocol):
         ...
 
 
-def fit(
-    trainee: Trainee, windows: Sequence[np.ndarray], config: FitConfig, *, seed: int, deadline_s: float | None = None
-) -> FitResult:
+def fit(trainee: Trainee, config: FitConfig, *, seed: int, deadline_s: float | None = None) -> FitResult:
     """Trains until validation stops getting better, the epochs are done or the time is over; keeps the best epoch.
 
     Args:
-        windows: as `batches.make_windows` gives them.
-        seed: of the order of batches, dropout and negatives; the process's own random state is left as it was.
+        seed: of windows, the order of batches, dropout and negatives; the process's own random state is left as it was.
         deadline_s: a `time.monotonic()` at which to stop, the epoch under way included.
 
     Raises:
         ConfigError: the loss is no longer a finite number.
     """
-    total = config.max_epochs * num_batches(len(windows), config.batch_size)
+    first = trainee.windows(np.random.default_rng(seed))  # later epochs may have a few windows more or less
+    total = config.max_epochs * num_batches(len(first), config.batch_size)
     devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
     with torch.random.fork_rng(devices=devices), track(f"training {trainee.name}", total=total, unit="batches") as bar:
         torch.manual_seed(seed)
-        return _Fit(trainee, windows, config, seed=seed, deadline_s=deadline_s).run(bar)
+        return _Fit(trainee, config, seed=seed, deadline_s=deadline_s).run(bar)
 
 
 class _Fit:
-    def __init__(
-        self, trainee: Trainee, windows: Sequence[np.ndarray], config: FitConfig, *, seed: int, deadline_s: float | None
-    ) -> None:
-        self.trainee, self.windows, self.config = trainee, windows, config
+    def __init__(self, trainee: Trainee, config: FitConfig, *, seed: int, deadline_s: float | None) -> None:
+        self.trainee, self.config = trainee, config
         self.deadline_s = math.inf if deadline_s is None else deadline_s
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -151,7 +151,8 @@ class _Fit:
     def _epoch(self, bar: Progress) -> float:
         self.trainee.model.train()
         losses = []
-        for batch in batches(self.windows, batch_size=self.config.batch_size, rng=self.rng):
+        windows = self.trainee.windows(self.rng)
+        for batch in batches(windows, batch_size=self.config.batch_size, rng=self.rng):
             losses.append(self._step(batch))
             bar.advance(1, note=self.note)
             if time.monotonic() >= self.deadline_s:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from toolrec.data import Dataset
 from toolrec.recommenders.attribute import AttributeEncoderModel
-from toolrec.recommenders.batches import Batch, make_batch
+from toolrec.recommenders.batches import Batch, make_batch, make_windows
 from toolrec.recommenders.sasrec import SASRecModel
 from toolrec.recommenders.validation import full_ranking, mean_ndcg
 
@@ -51,10 +51,15 @@ class BackboneTrainee:
 
     name = "backbone"
 
-    def __init__(self, model: SASRecModel, validation: ValidationSet) -> None:
+    def __init__(self, model: SASRecModel, sequences: Sequence[np.ndarray], validation: ValidationSet) -> None:
         self.model = model
-        self.validation = validation
+        self.sequences, self.validation = sequences, validation
+        self.model_history_length = len(model.transformer.position)
         self.weight_ID: Tensor = model.item.weight
+
+    def windows(self, rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """The training sequences, cut anew."""
+        return make_windows(self.sequences, model_history_length=self.model_history_length, rng=rng)
 
     def states(self, batch: Batch) -> Tensor:
         """The model's states."""
@@ -68,7 +73,7 @@ class BackboneTrainee:
             self.weight_ID,
             histories=self.validation.histories,
             targets=self.validation.targets,
-            model_history_length=len(self.model.transformer.position),
+            model_history_length=self.model_history_length,
         )
         return mean_ndcg(positions)
 
@@ -155,6 +160,10 @@ class EncoderTrainee:
     def __init__(self, name: str, model: AttributeEncoderModel, frozen: FrozenStates) -> None:
         self.name, self.model, self.frozen = name, model, frozen
         self.weight_ID = frozen.weight_ID
+
+    def windows(self, rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """The windows whose backbone states are known: the same every epoch."""
+        return self.frozen.windows
 
     def states(self, batch: Batch) -> Tensor:
         """The encoder's states over the backbone's frozen ones."""
