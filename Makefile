@@ -12,7 +12,7 @@ EVALUATE_FLAGS ?=
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup evaluate test check bench clean
+.PHONY: setup prepare evaluate test check bench clean
 
 setup: $(VENV)/.installed
 
@@ -20,14 +20,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX_URL),)
-	$(BIN)/python -m pip install --progress-bar off -q -c constraints.txt --index-url $(TORCH_INDEX_URL) torch
+	$(BIN)/python -m pip install --progress-bar off -q -c constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch
 endif
 	$(BIN)/python -m pip install --progress-bar off -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
-evaluate: setup
+prepare: setup
 	@test -f data/$(DATA)/manifest.json || $(BIN)/python -m toolrec data prepare $(DATA) $(if $(SOURCE),--source $(SOURCE))
 	@test -f recommenders/$(DATA)/manifest.json || $(BIN)/python -m toolrec train data/$(DATA)
+
+evaluate: prepare
 	@$(BIN)/python -m toolrec evaluate data/$(DATA) --recommenders recommenders/$(DATA) $(EVALUATE_FLAGS)
 
 test: setup
@@ -39,8 +41,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
-	$(BIN)/python benchmarks/simulation.py
+bench: prepare
+	$(BIN)/python benchmarks/main_job.py data/$(DATA) --recommenders recommenders/$(DATA) $(EVALUATE_FLAGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,9 +35,8 @@ def main() -> int:
     print(f"\n{' '.join(sys.argv[1:])}")
     print(f"  {summary['users_per_s']:.1f} users/s from the first user's start to the last one's end ({users} users)")
     print(f"  {behaviour['llm_calls']['mean']:.2f} LLM calls, {behaviour['tool_calls']['mean']:.2f} tool calls a user")
-    print(
-        f"  {peak_bytes / 1024**3:.2f} GiB peak memory (sum of PSS), {1000 * sum(cpu_s.values()) / users:.0f} ms CPU a user (all included)"
-    )
+    print(f"  {peak_bytes / 1024**3:.2f} GiB peak memory (sum of PSS)")
+    print(f"  {1000 * sum(cpu_s.values()) / users:.0f} ms CPU a user, all processes and their start included")
     print(f"  {wall_s:.0f} s for the whole command")
     print("  CPU seconds by process, start-up included:")
     for name, seconds in sorted(cpu_s.items(), key=lambda entry: -entry[1])[:12]:

@@ -81,6 +81,13 @@ class AppConfig(BaseModel):
             raise ValueError("llm_url needs llm_model")
         return self
 
+    @model_validator(mode="after")
+    def _gpus(self) -> AppConfig:
+        if self.device.startswith("cuda") and any(o.num_gpus == 0 for o in (self.tools, *self.overrides.values())):
+            # Ray hides every GPU from a replica that reserves none.
+            raise ValueError(f"device {self.device} needs num_gpus above 0 in `tools` and in every override, as 0.2")
+        return self
+
     def options_for(self, member: str) -> DeploymentOptions:
         """The options of one tool."""
         return self.overrides.get(member, self.tools)

@@ -99,7 +99,7 @@ class RankReplica:
         self._embedded = None
         if llm_url is None:
             self._embedded = run_in_thread(EmbeddedOptions())
-            llm_url, llm_model = self._embedded.base_url, MODEL_NAME
+            llm_url, llm_model, llm_key_env = self._embedded.base_url, MODEL_NAME, ""
         config = LLMConfig(base_url=llm_url, model=llm_model or "", api_key_env=llm_key_env)
         self._tool = RankTool(llm=OpenAIChat(config), pool=load_dataset(Path(dataset)).pool)
 

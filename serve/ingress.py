@@ -19,6 +19,7 @@ from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import load_dataset
 from toolrec.errors import LLMError, ToolError
 from toolrec.recommenders.base import reciprocal_rank_fusion
+from toolrec.recommenders.fusion import LIST_LENGTH as FUSED_LENGTH
 from toolrec.records import Candidate, ToolCall
 from toolrec.tools.base import MAX_K, ToolContext
 from toolrec.tools.remote import ToolList
@@ -116,7 +117,7 @@ class Ingress:
     async def recommend(self, request: RecommendRequest) -> ListReply:
         """The k best items by the reciprocal rank fusion of all retrieval tools; no LLM takes part."""
         history = self._indexes(request.history)
-        lists = await asyncio.gather(*(h.retrieve.remote(history, MAX_K, request.mask_seen) for h in self._tools.values()))
+        lists = await asyncio.gather(*(h.retrieve.remote(history, FUSED_LENGTH, request.mask_seen) for h in self._tools.values()))
         fused = reciprocal_rank_fusion([indexes for indexes, _ in lists])[: request.k]
         return self._reply("fusion", ([item.item_index for item in fused], [item.score for item in fused]))
 
@@ -155,7 +156,7 @@ class Ingress:
         ]
         return {"backbone": PLAIN_BACKBONE, "attributes": described}
 
-    @api.get("/v1/items/{item_id}")
+    @api.get("/v1/items/{item_id:path}")
     async def item(self, item_id: str) -> dict[str, Any]:
         """An item's title and attributes."""
         index = self._pool.index_of(item_id)

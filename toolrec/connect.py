@@ -12,16 +12,10 @@ import ray
 from ray._private import ray_constants
 
 from toolrec.errors import ConfigError
+from toolrec.files import under_job
 
 CONNECT_TIMEOUT_S = 10.0
 """How long an answer from a given address is waited for."""
-
-_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
-
-def under_job() -> bool:
-    """Whether this process was started by `ray job submit`."""
-    return _JOB_VARIABLE in os.environ
 
 
 @contextlib.contextmanager
@@ -74,7 +68,7 @@ def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 
     """Starts a Ray of our own whose every socket is on the loopback address, without dashboard or usage reports.
 
     Args:
-        num_cpus: CPUs; None for all of the machine's.
+        num_cpus: CPUs; None for all that this process may use.
         object_store_bytes: size of the object store; what travels is a pool and short records.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -85,7 +79,7 @@ def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(
         address="local",
-        num_cpus=num_cpus or max(os.cpu_count() or 1, 1),
+        num_cpus=num_cpus,
         include_dashboard=False,
         object_store_memory=object_store_bytes,
         logging_level=logging.WARNING,

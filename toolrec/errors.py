@@ -110,7 +110,7 @@ class ContextTooLongError(LLMError):
 
 
 class RunFailedError(ToolRecError):
-    """Every user of a run came to nothing; the run folder says why."""
+    """Every user of a run came to nothing for a reason of ours; the run folder says why."""
 
 
 class StorageError(ToolRecError):

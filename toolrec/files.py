@@ -13,7 +13,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolrec.errors import InputError, StorageError
+from toolrec.errors import ConfigError, InputError, StorageError
+
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def under_job() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return _JOB_VARIABLE in os.environ
+
+
+def shared_path(path: Path) -> Path:
+    """The path made absolute, for commands whose work other processes share.
+
+    Raises:
+        ConfigError: it is relative in a submitted job. A job runs in a temporary copy of the working folder, where what is
+            written is lost and what is looked for is missing.
+    """
+    if under_job() and not path.is_absolute():
+        raise ConfigError("a submitted job needs absolute paths", value=str(path), hint="give a path that every node sees")
+    return path.absolute()
 
 
 @contextlib.contextmanager

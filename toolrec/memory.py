@@ -163,10 +163,6 @@ class Memory:
                 Candidate(item_index=item.item_index, mark=mark, round=round, position=position, score=item.score)
             )
 
-    def newest_first(self) -> list[int]:
-        """Every candidate once: items of later lists first, each list best first."""
-        return newest_first(self._candidates)
-
     def check_items(self, items: Sequence[RankedItem]) -> tuple[list[RankedItem], dict[str, int]]:
         """A retriever's list without items that the pool does not have, seen ones and repeats; and what was dropped."""
         kept: list[RankedItem] = []

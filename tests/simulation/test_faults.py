@@ -31,7 +31,9 @@ def wait_for_users(run: Path, process: subprocess.Popen[str]) -> None:
     """Waits until the first users of a run are committed."""
     deadline_s = time.monotonic() + 120
     while not list((run / "users").glob("part-*.parquet")):
-        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            process.kill()
+            raise AssertionError(process.communicate()[0])
         time.sleep(0.05)
 
 

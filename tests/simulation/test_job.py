@@ -21,6 +21,7 @@ from support import ROOT, summary_of
 from toolrec.data import Dataset
 
 BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.timeout(420)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def submit(head: HeadNode, *command: str, without_token: bool = False) -> subpro
     if without_token:
         environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     job = [str(BIN / "ray"), "job", "submit", "--address", head.address, "--working-dir", ".", "--", *command]
-    return subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_a_submitted_evaluation_ends_with_its_run_folder(

@@ -11,7 +11,7 @@ import pytest
 from toolrec.errors import RunFolderError
 from toolrec.records import Candidate, Observation, RankedItem, Round, ToolCall, Trace, Usage
 from toolrec.simulation.rows import trace_rows
-from toolrec.simulation.run_folder import RunFolder, read_manifest, read_rounds, read_spend, read_users
+from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
 from toolrec.simulation.spend import void_spend
 
 
@@ -143,3 +143,37 @@ def test_void_spend_is_what_no_committed_trace_holds():
         entry(3, 1, 1, 1000),  # never committed: void
     ]
     assert void_spend(journal, users)["decide"].prompt_tokens == 100 + 1000
+
+
+def test_a_torn_line_does_not_swallow_the_next_entry(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    folder.journal([{"user_index": 1, "attempt": 1}])
+    folder.close()
+    with (run / "spend.jsonl").open("a") as handle:
+        handle.write('{"user_index": 2, "att')
+    folder = RunFolder.resume(run, a_manifest(seed=1))
+    folder.journal([{"user_index": 3, "attempt": 1}])
+    folder.close()
+    assert [entry["user_index"] for entry in read_spend(run)] == [1, 3]
+
+
+def test_a_folder_in_which_nothing_happened_can_be_discarded_and_made_again(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    folder.discard_if_untouched()
+    folder.close()
+    assert not run.exists()
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    commit(folder, a_trace(1))
+    folder.discard_if_untouched()
+    folder.close()
+    assert read_users(run)["user_index"].tolist() == [1]
+
+
+def test_counts_of_several_sessions_add_up(tmp_path: Path):
+    folder = RunFolder.create(tmp_path / "run", a_manifest(seed=1))
+    folder.note_llm_counts({"retry": 2})
+    folder.note_llm_counts({"retry": 1, "parameter_refused:stop": 1})
+    folder.close()
+    assert read_llm_counts(tmp_path / "run") == {"retry": 3, "parameter_refused:stop": 1}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolrec.files import shared_path
+
 if TYPE_CHECKING:
     from toolrec.data import Dataset, DomainWords
     from toolrec.data.pool import AttributeKind
@@ -90,6 +92,7 @@ def prepare(
         mirror_url=mirror or GROUPLENS_URL,
     )
     folder = out or Path("data") / (data_name or (name if name != "recbole" or source is None else source.stem))
+    shared_path(folder)  # refuses what a submitted job would lose
     refuse_other_folder(folder)  # before any download
     manifest = prepare_source(read_source(config), folder, filters=filters, attributes=names)
     _tell(manifest, folder)

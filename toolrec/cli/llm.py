@@ -23,8 +23,11 @@ class CheckedProtocol(StrEnum):
 
 @app.command()
 def check(
-    llm_url: Annotated[str | None, typer.Option(help="Base URL of an OpenAI-like endpoint; default the embedded rules.")] = None,
-    llm_model: Annotated[str | None, typer.Option(help="Model name at that endpoint.")] = None,
+    llm_url: Annotated[
+        str | None,
+        typer.Option(envvar="TOOLREC_LLM_URL", help="Base URL of an OpenAI-like endpoint; default the embedded rules."),
+    ] = None,
+    llm_model: Annotated[str | None, typer.Option(envvar="TOOLREC_LLM_MODEL", help="Model name at that endpoint.")] = None,
     llm_key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
     protocol: Annotated[CheckedProtocol, typer.Option(help="Protocols to try.")] = CheckedProtocol.both,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; default the endpoint's own.")] = None,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolrec.files import shared_path
+
 if TYPE_CHECKING:
     from toolrec.data import Dataset
     from toolrec.recommenders import RecommendersConfig, TrainingReport
@@ -56,7 +58,8 @@ def train(
         },
     )
     names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
-    place = out if out is not None else Path("recommenders") / dataset.name
+    place = out or Path("recommenders") / dataset.path.absolute().name
+    shared_path(place)  # refuses what a submitted job would lose
     report = train_recommenders(dataset, config, out=place, attributes=names, device=device)
     _show(report, dataset)
 

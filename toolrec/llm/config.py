@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -51,6 +52,9 @@ class LLMConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+            # Not echoed: whoever gives a wrong name here may well have given the key.
+            raise ConfigError("this is not the name of an environment variable", hint="name the variable that holds the key")
         if not self.model.strip():
             raise ConfigError("no LLM model given", hint="name it with --llm-model")
         if self.temperature is not None and not 0 <= self.temperature <= 2:

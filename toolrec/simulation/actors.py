@@ -73,6 +73,10 @@ class Simulation:
         """Answers once the actor is up."""
         return True
 
+    async def llm_counts(self) -> dict[str, int]:
+        """What happened on the way to the endpoint: retries, refused parameters, missing usage."""
+        return dict(self._llm.counts)
+
     async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
         """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
         rounds = list(previous_rounds)

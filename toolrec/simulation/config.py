@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolrec.connect import under_job
 from toolrec.data import Split
 from toolrec.errors import ConfigError
+from toolrec.files import shared_path, under_job
 from toolrec.surrogate.config import FinishPolicy, ReplyProtocol
 
 EMBEDDED = "embedded"
@@ -41,11 +42,15 @@ class EvaluationConfig:
     prompt_history_length: int
     finish_policy: FinishPolicy
     mask_seen: bool
+    max_reasks: int
+    shuffle_rank_candidates: int | None
+    user_token_budget: int | None
     llm_url: str | None
     llm_model: str | None
     llm_key_env: str
     temperature: float | None
     llm_seed: int | None
+    llm_max_output_tokens: int | None
     llm_max_attempts: int
     llm_timeout_s: float
     llm_check: bool
@@ -67,8 +72,10 @@ class EvaluationConfig:
             raise ConfigError("at least one user is needed", value=self.num_users)
         if (self.llm_url is None) != (self.llm_model is None):
             raise ConfigError("--llm-url and --llm-model go together", value=self.llm_url or self.llm_model)
-        if self.keep_tools and (self.tools != "deploy" or self.address is None):
+        if self.keep_tools and (self.tools != "deploy" or (self.address is None and not under_job())):
             raise ConfigError("--keep-tools needs --tools deploy on a running Ray", hint="give its --address")
+        if self.num_cpus is not None and self.num_cpus < 1:
+            raise ConfigError("our own Ray needs at least one CPU", value=self.num_cpus)
 
     @classmethod
     def from_options(cls, **options: Any) -> EvaluationConfig:
@@ -78,18 +85,18 @@ class EvaluationConfig:
             ConfigError: a value cannot be understood, or a path is relative in a submitted job.
         """
         dataset: Path = options.pop("dataset")
-        recommenders = options.pop("recommenders") or Path("recommenders") / dataset.name
+        recommenders = options.pop("recommenders") or Path("recommenders") / dataset.absolute().name
         run = options.pop("run")
         if run is None:
             if options["resume"]:
                 raise ConfigError("--resume needs the run folder to go on with", hint="give it as --run")
-            run = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset.name}"
+            run = _unused(Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset.absolute().name}")
         attributes = options.pop("attributes")
         names = None if attributes is None else tuple(a.strip() for a in attributes.split(",") if a.strip())
         return cls(
-            dataset=_absolute(dataset),
-            recommenders=_absolute(recommenders),
-            run=_absolute(run),
+            dataset=shared_path(dataset),
+            recommenders=shared_path(recommenders),
+            run=shared_path(run),
             num_users=_number_of_users(options.pop("users")),
             attributes=names,
             **options,
@@ -104,8 +111,7 @@ def _number_of_users(text: str) -> int | None:
     return int(text)
 
 
-def _absolute(path: Path) -> Path:
-    # A job runs in a temporary copy of the working folder: what is written or looked for there is lost or missing.
-    if under_job() and not path.is_absolute():
-        raise ConfigError("a submitted job needs absolute paths", value=str(path), hint="give a path that every node sees")
-    return path.absolute()
+def _unused(path: Path) -> Path:
+    """The path, or the same with a number behind it where another run took it in the same second."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())

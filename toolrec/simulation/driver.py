@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -15,10 +16,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
-from toolrec.errors import ConfigError, ToolRecError
+from toolrec.errors import ConfigError, RunStoppedError, ToolRecError
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.progress import Progress
-from toolrec.records import Round, Trace, UserTask
+from toolrec.records import FINISHED, Round, Trace, UserTask, add_counts
 from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.rows import Row, trace_rows
@@ -27,7 +28,13 @@ from toolrec.simulation.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 ACTOR_WAIT_S = 180.0
-"""How long the run waits for a simulation actor to come back when none is left."""
+"""How long the run waits for its actors: to start, and to come back when none is left."""
+
+TOOL_WAIT_S = 2.0
+"""How long a user waits before it goes on after a tool's replica was lost."""
+
+OUTAGE_USERS = 20
+"""Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +86,7 @@ class Crew:
         for node in places:
             actor = SimulationActor.options(scheduling_strategy=_on(node)).remote(specs[node], pool_ref, self.memory)
             self._in_flight[actor] = 0
-        ray.get([actor.ready.remote() for actor in self._in_flight])
+        _await_start([actor.ready.remote() for actor in self._in_flight], "a simulation actor")
 
     def _spec_on(self, node: str, spec: SimulationSpec, embedded: EmbeddedOptions | None) -> SimulationSpec:
         if embedded is None:
@@ -87,7 +94,12 @@ class Crew:
         port = ray.get(free_port_task.options(scheduling_strategy=_on(node)).remote())
         endpoint = EmbeddedEndpointActor.options(scheduling_strategy=_on(node)).remote(port, embedded)
         self._endpoints.append(endpoint)
-        return replace(spec, llm=replace(spec.llm, base_url=ray.get(endpoint.base_url.remote())))
+        [base_url] = _await_start([endpoint.base_url.remote()], "the embedded endpoint")
+        return replace(spec, llm=replace(spec.llm, base_url=base_url))
+
+    async def llm_counts(self) -> dict[str, int]:
+        """What happened on the way to the endpoint, over all simulation actors: retries, refused parameters, …"""
+        return add_counts(await asyncio.gather(*(actor.llm_counts.remote() for actor in self._in_flight)))
 
     async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
         """Runs a user on the least busy actor.
@@ -100,8 +112,9 @@ class Crew:
         try:
             rows: tuple[Row, list[Row]] = await actor.run_user.remote(task, previous_rounds)
             return rows
-        except RayActorError:
-            if actor not in self._returning:
+        except RayActorError as error:
+            # An error that the actor itself reports (a tool's replica is gone) says that the actor is well.
+            if not isinstance(error, RayTaskError) and actor not in self._returning:
                 self._returning[actor] = asyncio.create_task(self._await_return(actor))
             raise
         finally:
@@ -118,7 +131,7 @@ class Crew:
             if here:
                 return min(here, key=self._in_flight.__getitem__)
             if time.monotonic() > deadline_s:
-                raise ToolRecError("all simulation actors were lost and none came back", value=f"{ACTOR_WAIT_S:.0f} s")
+                raise RunStoppedError("all simulation actors were lost and none came back", hint="--resume goes on")
             await asyncio.sleep(0.1)
 
     async def _await_return(self, actor: ActorHandle) -> None:
@@ -141,8 +154,10 @@ class Driver:
 
     def __init__(self, crew: Crew, folder: RunFolder, config: SimulationConfig, progress: Progress) -> None:
         self._crew, self._folder, self._config, self._progress = crew, folder, config, progress
-        self._user_rows: list[Row] = []
-        self._round_rows: list[Row] = []
+        self._rows: list[tuple[Row, list[Row]]] = []
+        self._held: list[tuple[Row, list[Row]]] = []
+        self._got_through = False
+        self._writing = asyncio.Lock()
         self._failed = 0
 
     async def run(self, tasks: Iterable[UserTask]) -> None:
@@ -150,32 +165,41 @@ class Driver:
 
         Raises:
             StorageError: the run folder cannot be written; the run is resumable.
+            RunStoppedError: the LLM endpoint fails for one user after the other; they are not committed, so that a
+                resumed run simulates them.
         """
+        over = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                writer = group.create_task(self._write_regularly())
-                await self._stream(tasks)
-                writer.cancel()
-        except asyncio.CancelledError:  # Ctrl-C: what is finished is kept
+                group.create_task(self._write_regularly(over))
+                try:
+                    await self._stream(tasks)
+                finally:
+                    over.set()
+            if self._held and not self._got_through:
+                raise _stopped(self._held)
+            self._rows += self._held
+        finally:  # also after Ctrl-C: what is finished is kept
             await self.flush()
-            raise
-        await self.flush()
 
     async def flush(self) -> None:
-        """Commits what is finished and journals what was spent."""
-        user_rows, self._user_rows = self._user_rows, []
-        round_rows, self._round_rows = self._round_rows, []
-        self._folder.journal(await self._crew.memory.drain_spend.remote())
-        if user_rows:
-            await asyncio.to_thread(self._folder.commit, user_rows, round_rows)
-            await self._crew.memory.forget.remote([row["user_index"] for row in user_rows])
+        """Commits what is finished and journals what was spent; one block at a time, never half of one."""
+        async with self._writing:
+            self._folder.journal(await self._crew.memory.drain_spend.remote())
+            rows, self._rows = self._rows, []
+            if rows:
+                users = [user_row for user_row, _ in rows]
+                rounds = [row for _, round_rows in rows for row in round_rows]
+                # A cancellation waits for the block: a thread that goes on writing would meet the next one's files.
+                await _to_the_end(asyncio.to_thread(self._folder.commit, users, rounds))
+                await self._crew.memory.forget.remote([row["user_index"] for row in users])
 
-    async def _write_regularly(self) -> None:
+    async def _write_regularly(self, over: asyncio.Event) -> None:
         last_s = time.monotonic()
-        while True:
+        while not over.is_set():
             await asyncio.sleep(0.1)
             due = time.monotonic() - last_s >= self._config.block_interval_s
-            if due or len(self._user_rows) >= self._config.block_users:
+            if due or len(self._rows) >= self._config.block_users:
                 await self.flush()
                 last_s = time.monotonic()
 
@@ -188,29 +212,59 @@ class Driver:
 
     async def _one(self, task: UserTask, window: asyncio.Semaphore) -> None:
         try:
-            user_row, round_rows = await self._attempts(task)
+            rows = await self._attempts(task)
         finally:
             window.release()
-        self._user_rows.append(user_row)
-        self._round_rows.extend(round_rows)
-        self._failed += user_row["ended_by"] not in ("finish", "forced_finish")
+        ended_by = rows[0]["ended_by"]
+        self._failed += ended_by not in FINISHED
         self._progress.advance(note=f"{self._failed} failed" if self._failed else "")
+        if ended_by == "llm_failure":
+            # One user after the other and none between that got through: it is the endpoint. They wait for its return.
+            self._held.append(rows)
+            if len(self._held) >= max(self._config.concurrency, OUTAGE_USERS):
+                raise _stopped(self._held)
+        else:
+            self._got_through = True
+            self._rows += [*self._held, rows]
+            self._held = []
 
     async def _attempts(self, task: UserTask) -> tuple[Row, list[Row]]:
         started_s = time.time()
         for attempt in itertools.count(task.attempt):
             previous = await self._crew.memory.begin.remote(task.user_index, attempt) if attempt > task.attempt else []
+            now = replace(task, attempt=attempt)
+            is_last = attempt - task.attempt + 1 >= self._config.max_attempts
             try:
-                return await self._crew.run_user(replace(task, attempt=attempt), previous)
-            except RayActorError as error:
-                log.warning("user %s: its simulation actor was lost (%s)", task.user_id, type(error).__name__)
-                if attempt - task.attempt + 1 >= self._config.max_attempts:
-                    return _void(replace(task, attempt=attempt), "actor_lost", str(error), started_s)
+                return await self._crew.run_user(now, previous)
             except RayTaskError as error:
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
-                log.warning("user %s failed: %s", task.user_id, error.cause)
-                return _void(replace(task, attempt=attempt), "internal_error", _said(error), started_s)
+                is_lost_tool = isinstance(error, RayActorError)
+                log.warning("user %s failed: %s", task.user_id, _said(error))
+                if not is_lost_tool or is_last:
+                    return _void(now, "tool_lost" if is_lost_tool else "internal_error", _said(error), started_s)
+                await asyncio.sleep(TOOL_WAIT_S)
+            except RayActorError as error:
+                log.warning("user %s: its simulation actor was lost (%s)", task.user_id, type(error).__name__)
+                if is_last:
+                    return _void(now, "actor_lost", str(error), started_s)
         raise AssertionError("unreachable")
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Awaits `work` even through a cancellation, which is passed on afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+def _stopped(held: list[tuple[Row, list[Row]]]) -> RunStoppedError:
+    return RunStoppedError(
+        f"the LLM endpoint failed for {len(held)} users in a row: {held[-1][0]['error']}",
+        hint="mend it and run the same command with --resume; these users are not counted yet",
+    )
 
 
 def _said(error: RayTaskError) -> str:
@@ -240,8 +294,27 @@ def _void(task: UserTask, kind: str, error: str, started_s: float) -> tuple[Row,
     )
 
 
+def _await_start(refs: list[Any], what: str) -> list[Any]:
+    """The results of the actors' first calls.
+
+    Raises:
+        ToolRecError: an actor cannot be made, or finds no place.
+    """
+    _, waiting = ray.wait(refs, num_returns=len(refs), timeout=ACTOR_WAIT_S)
+    if waiting:
+        raise ToolRecError(
+            f"{what} did not start within {ACTOR_WAIT_S:.0f} s", hint="see `ray status`: are CPUs free on every node?"
+        )
+    try:
+        results: list[Any] = ray.get(refs)
+    except (RayActorError, RayTaskError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ToolRecError(f"{what} could not be made: {lines[-1] if lines else error}") from error
+    return results
+
+
 def _places(config: SimulationConfig) -> list[str]:
-    """The node of each simulation actor: one a core, fewest users a node first."""
+    """The node of each simulation actor: one a core, node by node."""
     nodes = [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in ray.nodes() if node["Alive"]]
     slots = [node for node, cpus in sorted(nodes) for _ in range(cpus)]
     if not slots:

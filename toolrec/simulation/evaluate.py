@@ -16,7 +16,7 @@ import yaml
 
 from toolrec.connect import connected
 from toolrec.data import Dataset, load_dataset
-from toolrec.errors import ConfigError, RunFailedError, ToolRecError
+from toolrec.errors import ConfigError, RunFailedError, RunStoppedError, ToolRecError
 from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.evaluation.baselines import OWN_PREFIX, ManyRecommender, OneByOne
 from toolrec.evaluation.behaviour import ROUND_COLUMNS
@@ -26,14 +26,14 @@ from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.parts import load_part
 from toolrec.progress import stage, track
 from toolrec.recommenders import Recommender, load_recommenders, recommenders_manifest
-from toolrec.records import FINISHED, UserTask
+from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.manifest import protocol_facts, run_manifest
-from toolrec.simulation.run_folder import RunFolder, read_rounds, read_spend, read_users
+from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_rounds, read_spend, read_users
 from toolrec.simulation.spend import void_spend
-from toolrec.simulation.tool_deployment import ToolsRequest, tools_for
+from toolrec.simulation.tool_deployment import ToolsRequest, application_config, tools_for
 from toolrec.surrogate import SurrogateConfig
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,12 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
     folder = _open_folder(config, manifest)
     try:
         _simulate(config, dataset, folder, parts)
+    except BaseException:
+        folder.discard_if_untouched()
+        raise
     finally:
         folder.close()
+    _refuse_if_users_are_missing(config.run, parts.user_indexes)
     summary = _figures(config, dataset, manifest)
     _refuse_if_nothing_worked(config.run)
     return summary, config.run
@@ -97,6 +101,9 @@ def surrogate_config(config: EvaluationConfig) -> SurrogateConfig:
         prompt_history_length=config.prompt_history_length,
         finish_policy=config.finish_policy,
         mask_seen=config.mask_seen,
+        max_reasks=config.max_reasks,
+        shuffle_rank_candidates=config.shuffle_rank_candidates,
+        user_token_budget=config.user_token_budget,
     )
 
 
@@ -105,9 +112,10 @@ def llm_config(config: EvaluationConfig) -> LLMConfig:
     return LLMConfig(
         base_url=config.llm_url or "http://127.0.0.1/v1",
         model=config.llm_model or MODEL_NAME,
-        api_key_env=config.llm_key_env,
+        api_key_env=config.llm_key_env if config.llm_url else "",  # no key goes to the embedded rules
         temperature=config.temperature,
         seed=config.llm_seed,
+        max_output_tokens=config.llm_max_output_tokens,
         max_attempts=config.llm_max_attempts,
         timeout_s=config.llm_timeout_s,
         concurrency=config.concurrency,
@@ -124,7 +132,7 @@ def tools_request(config: EvaluationConfig, dataset: Dataset, recommenders: dict
     for name in config.attributes or ():
         if name not in trained:
             raise ConfigError("no recommender was trained for this attribute", value=name, allowed=trained)
-    return ToolsRequest(
+    request = ToolsRequest(
         mode=config.tools,
         dataset=str(config.dataset),
         recommenders=str(config.recommenders),
@@ -135,6 +143,9 @@ def tools_request(config: EvaluationConfig, dataset: Dataset, recommenders: dict
         options=_tools_options(config.tools_config),
         keep=config.keep_tools,
     )
+    if request.mode == "deploy":
+        application_config(request)
+    return request
 
 
 def application_name(run: Path) -> str:
@@ -207,7 +218,14 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         crew = Crew(spec, dataset.pool, parts.size, embedded=embedded)
         stack.callback(crew.stop)
         progress = stack.enter_context(track("simulating", total=len(parts.user_indexes), unit="users", done=len(done)))
-        _unwrapped(lambda: asyncio.run(Driver(crew, folder, parts.size, progress).run(tasks)))
+        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, progress), tasks, crew, folder)))
+
+
+async def _drive(driver: Driver, tasks: Iterator[UserTask], crew: Crew, folder: RunFolder) -> None:
+    try:
+        await driver.run(tasks)
+    finally:
+        folder.note_llm_counts(await crew.llm_counts())
 
 
 def _unwrapped(run: Callable[[], None]) -> None:
@@ -222,12 +240,17 @@ def _unwrapped(run: Callable[[], None]) -> None:
         raise error from None
 
 
+def _refuse_if_users_are_missing(run: Path, user_indexes: Sequence[int]) -> None:
+    missing = set(user_indexes) - set(read_users(run)["user_index"].tolist())
+    if missing:
+        raise RunStoppedError(f"{len(missing)} users are not in the run folder", value=str(run), hint="--resume simulates them")
+
+
 def _refuse_if_nothing_worked(run: Path) -> None:
-    """A run whose every user came to nothing is no result: the figures are written, and the first reason is the error."""
+    """A run whose every user came to nothing through us is no result: the figures are written, the first reason is told."""
     users = read_users(run)
-    if not (users["ended_by"].isin(FINISHED)).any():
-        first = users.iloc[0]
-        raise RunFailedError(f"no user finished; the first ended by {first['ended_by']}: {first['error']}", value=str(run))
+    if (users["ended_by"] == "cancelled").all():
+        raise RunFailedError(f"no user was simulated; the first one: {users['error'].iloc[0]}", value=str(run))
 
 
 def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -241,10 +264,16 @@ def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any
     run = FinishedRun(
         users=users,
         rounds=lambda user_index: read_rounds(config.run, user_index, columns=ROUND_COLUMNS if user_index is None else None),
-        protocol=protocol_facts(config, manifest),
+        protocol=protocol_facts(config, manifest) | _llm_facts(config.run),
         void_usage=void_spend(read_spend(config.run), users),
     )
     return evaluate_run(run, dataset=dataset, recommenders=kept, folder=config.run)
+
+
+def _llm_facts(run: Path) -> dict[str, Any]:
+    """What the endpoint did not take as it was asked stands beside the figures."""
+    counts = read_llm_counts(run)
+    return {"llm_events": ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))} if counts else {}
 
 
 def own_recommenders(config: EvaluationConfig, dataset: Dataset) -> dict[str, ManyRecommender]:

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from toolrec.errors import RunFolderError
 from toolrec.files import atomic_file, read_json, storage_errors, write_json
+from toolrec.records import add_counts
 from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row
 
 SCHEMA_VERSION = 1
@@ -30,15 +32,18 @@ MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 SPEND = "spend.jsonl"
+LLM_COUNTS = "llm_counts.json"
+LOCK = ".lock"
 
 
 class RunFolder:
     """The driver's hold on a run folder; nobody else writes there, and a second driver is refused."""
 
-    def __init__(self, path: Path, lock: TextIO, next_part: int) -> None:
+    def __init__(self, path: Path, lock: TextIO, next_part: int, *, is_new: bool) -> None:
         self.path = path
         self._lock = lock
         self._next_part = next_part
+        self._is_new = is_new
 
     @classmethod
     def create(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
@@ -48,7 +53,7 @@ class RunFolder:
             RunFolderError: there is something at `path` already.
             StorageError: it cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(child.name != LOCK for child in path.iterdir())):
             raise RunFolderError(
                 "the run folder is there already", value=str(path), hint="give another --run, or --resume to go on with it"
             )
@@ -56,7 +61,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         write_json(path / MANIFEST, manifest)
-        return cls(path, lock, 1)
+        return cls(path, lock, 1, is_new=True)
 
     @classmethod
     def resume(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
@@ -80,7 +85,8 @@ class RunFolder:
         for leftover in path.rglob(".*.tmp"):
             leftover.unlink()
         numbers = [int(name.removeprefix("part-").removesuffix(".parquet")) for name in users]
-        return cls(path, lock, max(numbers, default=0) + 1)
+        _cut_torn_line(path / SPEND)
+        return cls(path, lock, max(numbers, default=0) + 1, is_new=False)
 
     def commit(self, user_rows: Sequence[Row], round_rows: Sequence[Row]) -> None:
         """Writes a block of finished users, rounds first.
@@ -101,6 +107,16 @@ class RunFolder:
             handle.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
             handle.flush()
             os.fsync(handle.fileno())
+
+    def note_llm_counts(self, counts: dict[str, int]) -> None:
+        """Adds what one session met on the way to the endpoint."""
+        if counts:
+            write_json(self.path / LLM_COUNTS, add_counts([read_llm_counts(self.path), counts]))
+
+    def discard_if_untouched(self) -> None:
+        """Removes a folder of this run's making in which nothing was simulated yet."""
+        if self._is_new and not (self.path / "users").exists() and not (self.path / SPEND).exists():
+            shutil.rmtree(self.path)
 
     def close(self) -> None:
         """Lets another driver take the folder."""
@@ -144,6 +160,21 @@ def read_spend(run: Path) -> list[Row]:
     return entries
 
 
+def read_llm_counts(run: Path) -> dict[str, int]:
+    """What happened on the way to the endpoint, over all sessions of the run."""
+    path = run / LLM_COUNTS
+    counts: dict[str, int] = read_json(path, error=RunFolderError) if path.exists() else {}
+    return counts
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Ends a journal at its last whole line, so that the next entry does not grow onto half of one."""
+    if path.exists():
+        content = path.read_bytes()
+        with path.open("r+b") as handle:
+            handle.truncate(content.rfind(b"\n") + 1)
+
+
 def _read(run: Path, kind: str, schema: pa.Schema, user_index: int | None = None) -> pd.DataFrame:
     read_manifest(run)
     parts = sorted((run / kind).glob("part-*.parquet"))
@@ -166,7 +197,7 @@ def _locked(path: Path) -> TextIO:
     if not path.is_dir():
         raise RunFolderError("no run folder here", value=str(path))
     with storage_errors(path):
-        handle = (path / ".lock").open("w")
+        handle = (path / LOCK).open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

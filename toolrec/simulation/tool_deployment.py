@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
+from pydantic import ValidationError
 from ray import serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from toolrec.errors import ConfigError, ToolRecError
 from toolrec.parts import load_part
@@ -64,22 +67,42 @@ def tools_for(request: ToolsRequest) -> Iterator[ServedTools | LocalTools]:
         yield LocalTools(dataset=request.dataset, recommenders=request.recommenders, attributes=request.attributes)
     elif request.mode == "deploy":
         with _deployed(request) as app_name:
-            yield describe_application(app_name)
+            yield _checked(request, describe_application(app_name))
     else:
-        yield _attached(request, request.mode.removeprefix("attach:"))
+        yield _checked(request, describe_application(request.mode.removeprefix("attach:")))
+
+
+def application_config(request: ToolsRequest) -> Any:
+    """The arguments of the application's builder.
+
+    Raises:
+        ConfigError: an option is unknown or out of range, or names what the run itself decides.
+    """
+    _, config_type = _load_builder()
+    decided = {
+        "dataset": request.dataset,
+        "recommenders": request.recommenders,
+        "attributes": None if request.attributes is None else list(request.attributes),
+    }
+    for name in decided.keys() & request.options.keys():
+        raise ConfigError("this option of the tools is the run's own", value=name, hint="give it as a flag of evaluate")
+    try:
+        return config_type.model_validate({**request.options, **decided})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"the tools' options are wrong at {place or 'the top'}: {first['msg']}") from None
 
 
 @contextlib.contextmanager
 def _deployed(request: ToolsRequest) -> Iterator[str]:
-    builder, config_type = _load_builder()
-    attributes = None if request.attributes is None else list(request.attributes)
-    config = config_type.model_validate(
-        {"dataset": request.dataset, "recommenders": request.recommenders, "attributes": attributes, **request.options}
-    )
-    application = builder(config)
+    builder, _ = _load_builder()
+    application = builder(application_config(request))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    was_running = _serve_runs()
     # Simulations call the tools by handle: no HTTP proxy is started for them, and no port is taken.
-    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    location = "HeadOnly" if request.keep else "Disabled"
+    serve.start(proxy_location=location, logging_config={"log_level": "WARNING", "enable_access_log": False})
     try:
         serve.run(application, name=request.app_name, route_prefix=f"/{request.app_name}")
     except RuntimeError as error:
@@ -89,10 +112,20 @@ def _deployed(request: ToolsRequest) -> Iterator[str]:
     finally:
         if not request.keep:
             serve.delete(request.app_name)
+            # A Serve without HTTP is of no use to whoever comes next.
+            if not was_running and not serve.status().applications:
+                serve.shutdown()
 
 
-def _attached(request: ToolsRequest, app_name: str) -> ServedTools:
-    tools = describe_application(app_name)
+def _serve_runs() -> bool:
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked(request: ToolsRequest, tools: ServedTools) -> ServedTools:
     for what, served, wanted in (
         ("data set", tools.dataset_checksum, request.dataset_checksum),
         ("recommenders", tools.recommenders_checksum, request.recommenders_checksum),
@@ -106,7 +139,7 @@ def _attached(request: ToolsRequest, app_name: str) -> ServedTools:
         raise ConfigError("the application does not serve this attribute", value=missing[0], allowed=list(tools.deployments))
     kept = {name: deployment for name, deployment in tools.deployments.items() if name in ("none", *request.attributes)}
     return ServedTools(
-        app_name=app_name,
+        app_name=tools.app_name,
         deployments=kept,
         dataset_checksum=tools.dataset_checksum,
         recommenders_checksum=tools.recommenders_checksum,

@@ -1,0 +1,133 @@
+"""The driver with slow actors and a slow disk in place of the real ones: no finished user is lost on any way out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolrec.errors import RunStoppedError, StorageError
+from toolrec.records import UserTask
+from toolrec.simulation.driver import OUTAGE_USERS, Driver, SimulationConfig
+
+
+class SlowFolder:
+    """Takes its time to commit, and notices blocks that overlap."""
+
+    def __init__(self, *, is_full: bool = False) -> None:
+        self.users: list[int] = []
+        self.is_full = is_full
+        self._busy = False
+
+    def commit(self, user_rows: list[dict[str, Any]], round_rows: list[dict[str, Any]]) -> None:
+        assert not self._busy, "two blocks at the same time"
+        self._busy = True
+        time.sleep(0.05)
+        if self.is_full:
+            raise StorageError("no space left on the disk")
+        self.users += [row["user_index"] for row in user_rows]
+        self._busy = False
+
+    def journal(self, entries: list[dict[str, Any]]) -> None:
+        pass
+
+
+class Remote:
+    """A method of an actor that answers after a moment."""
+
+    def __init__(self, value: Any, wait_s: float) -> None:
+        self.value, self.wait_s = value, wait_s
+
+    async def remote(self, *_: Any) -> Any:
+        await asyncio.sleep(self.wait_s)
+        return self.value
+
+
+class SlowCrew:
+    """Users end after a moment, as `ended_by` says of each."""
+
+    def __init__(self, ended_by: str = "finish", failing: frozenset[int] = frozenset()) -> None:
+        self.memory = SimpleNamespace(drain_spend=Remote([], 0.03), forget=Remote(None, 0.03))
+        self.ended_by, self.failing = ended_by, failing
+
+    async def run_user(self, task: UserTask, previous: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+        await asyncio.sleep(0.01 * (task.user_index % 3))
+        ended_by = "llm_failure" if task.user_index in self.failing else self.ended_by
+        return {"user_index": task.user_index, "ended_by": ended_by, "error": "LLMRefusedError: 401"}, []
+
+
+class Silent:
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        pass
+
+
+def drive(crew: SlowCrew, folder: SlowFolder, num_users: int, *, stop_after_s: float | None = None) -> None:
+    config = SimulationConfig(concurrency=8, block_users=5, block_interval_s=0.05)
+    tasks = [UserTask(user_index=u, user_id=str(u), history=(1,)) for u in range(1, num_users + 1)]
+
+    async def go() -> None:
+        running = asyncio.create_task(Driver(crew, folder, config, Silent()).run(tasks))  # type: ignore[arg-type]
+        if stop_after_s is not None:
+            await asyncio.sleep(stop_after_s)
+            running.cancel()
+        await running
+
+    asyncio.run(go())
+
+
+def first(error: BaseException) -> BaseException:
+    """The first error of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@pytest.mark.parametrize("repeat", range(5))
+def test_every_user_is_committed_once(repeat: int):
+    folder = SlowFolder()
+    drive(SlowCrew(), folder, 60 + repeat)
+    assert sorted(folder.users) == list(range(1, 61 + repeat))
+
+
+@pytest.mark.parametrize("stop_after_s", [0.08, 0.11, 0.14, 0.17])
+def test_a_cancelled_run_keeps_every_finished_user_once(stop_after_s: float):
+    folder = SlowFolder()
+    with pytest.raises(asyncio.CancelledError):
+        drive(SlowCrew(), folder, 5000, stop_after_s=stop_after_s)
+    assert len(set(folder.users)) == len(folder.users) > 0
+
+
+def test_a_full_disk_stops_the_run():
+    with pytest.raises((StorageError, BaseExceptionGroup)) as caught:
+        drive(SlowCrew(), SlowFolder(is_full=True), 60)
+    assert isinstance(first(caught.value), StorageError)
+
+
+def test_an_endpoint_that_fails_for_everyone_stops_the_run_and_nobody_counts():
+    folder = SlowFolder()
+    with pytest.raises((RunStoppedError, BaseExceptionGroup)) as caught:
+        drive(SlowCrew("llm_failure"), folder, 500)
+    assert "401" in str(first(caught.value))
+    assert folder.users == []
+
+
+def test_a_last_user_that_fails_is_a_failed_user():
+    folder = SlowFolder()
+    drive(SlowCrew(failing=frozenset({59, 60})), folder, 60)
+    assert sorted(folder.users) == list(range(1, 61))
+
+
+def test_a_handful_of_users_that_all_fail_is_an_outage_too():
+    folder = SlowFolder()
+    with pytest.raises(RunStoppedError, match="for 3 users in a row"):
+        drive(SlowCrew("llm_failure"), folder, 3)
+    assert folder.users == []
+
+
+def test_single_failures_of_the_endpoint_count_as_failed_users():
+    folder = SlowFolder()
+    drive(SlowCrew(failing=frozenset(range(1, OUTAGE_USERS - 2))), folder, 60)
+    assert sorted(folder.users) == list(range(1, 61))
