@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from support import start_cli
 from toolrec.cli import run_command
 from toolrec.connect import connected
 from toolrec.errors import ConfigError
+from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.simulation.run_folder import read_users
 
 MARKER = "sk-marker-0123456789abcdef"
 
@@ -102,3 +106,61 @@ def test_an_endpoint_that_cannot_be_reached(command: list[str], tmp_path: Path):
 def test_a_ray_that_is_not_there(address: str, reason: str):
     with pytest.raises(ConfigError, match=reason), connected(address):
         raise AssertionError("connected to nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("tools: {num_replicas: 0}", "the tools' options are wrong at tools.num_replicas"),
+        ("colour: red", "the tools' options are wrong at colour"),
+        ("dataset: elsewhere", "this option of the tools is the run's own; got: dataset"),
+        ("- a list", "not a mapping"),
+        ("device: cuda", "needs num_gpus above 0"),
+    ],
+)
+def test_wrong_options_of_the_tools(command: list[str], options: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    path = tmp_path / "tools.yaml"
+    path.write_text(options)
+    assert run_command([*command, "--tools-config", str(path)]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_key_in_place_of_its_variable_is_not_echoed(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run_command([*command, "--llm-url", "http://127.0.0.1:9/v1", "--llm-model", "m", "--llm-key-env", MARKER]) == 2
+    said = capsys.readouterr()
+    assert "not the name of an environment variable" in said.err and MARKER not in said.err + said.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_tools_that_are_not_served_leave_no_run_folder(
+    local_ray: None, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run_command([*command, "--tools", "attach:elsewhere"]) == 2
+    assert "no tools are served under this application name; got: elsewhere" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_key_stops_the_run_and_the_right_one_resumes_it(command: list[str], tmp_path: Path):
+    with run_in_thread(EmbeddedOptions(api_key="right")) as server:
+        flags = ["--llm-url", server.base_url, "--llm-model", MODEL_NAME, "--llm-key-env", "TOOLREC_TEST_KEY", "--users", "6"]
+        flags += ["--tools", "local", "--num-cpus", "1"]
+        refused = start_cli(*command, *flags, TOOLREC_TEST_KEY=MARKER)
+        assert MARKER not in finished(refused, 2)
+        assert not (tmp_path / "run").exists()
+        stopped = start_cli(*command, *flags, "--no-llm-check", TOOLREC_TEST_KEY=MARKER)
+        said = finished(stopped, 3)
+        assert "the LLM endpoint failed for 6 users in a row" in said and MARKER not in said
+        resumed = start_cli(*command, *flags, "--resume", TOOLREC_TEST_KEY="right")
+        finished(resumed, 0)
+    assert len(read_users(tmp_path / "run")) == 6
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or MARKER.encode() not in path.read_bytes()
+
+
+def finished(process: subprocess.Popen[str], code: int) -> str:
+    """What the command said, when it ended with the given code and no stack trace."""
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    return output
