@@ -86,6 +86,16 @@ class CheckReport:
         self.rows.append(CheckRow(name=name, status=status, detail=detail, advice=advice, cost=cost))
 
 
+async def try_endpoint(config: LLMConfig) -> None:
+    """One short call, before a run is started.
+
+    Raises:
+        LLMError: the endpoint cannot be used as `config` says.
+    """
+    async with OpenAIChat(config) as llm:
+        await llm.complete([{"role": "user", "content": _RANK_PROMPT}])
+
+
 async def check_endpoint(config: LLMConfig, *, protocols: Sequence[str] = PROTOCOLS) -> CheckReport:
     """Tries the endpoint with at most three short replies; stops at the first thing without which nothing works.
 

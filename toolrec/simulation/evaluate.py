@@ -20,7 +20,8 @@ from toolrec.errors import ConfigError, RunFailedError, RunStoppedError, ToolRec
 from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.evaluation.baselines import OWN_PREFIX, ManyRecommender, OneByOne
 from toolrec.evaluation.behaviour import ROUND_COLUMNS
-from toolrec.llm import LLMConfig, OpenAIChat
+from toolrec.llm import LLMConfig
+from toolrec.llm.check import try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.parts import load_part
@@ -67,7 +68,7 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
     manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
     if config.llm_url is not None and config.llm_check:
         stage("trying the LLM endpoint with one call")
-        asyncio.run(_try_llm(llm))
+        asyncio.run(try_endpoint(llm))
     folder = _open_folder(config, manifest)
     try:
         _simulate(config, dataset, folder, parts)
@@ -179,14 +180,6 @@ def user_tasks(
             ratings=None if ratings is None else tuple(ratings.tolist()),
             attempt=attempts.get(user_index, 0) + 1,
         )
-
-
-async def _try_llm(llm: LLMConfig) -> None:
-    client = OpenAIChat(llm)
-    try:
-        await client.complete([{"role": "user", "content": "Answer with the word ready."}])
-    finally:
-        await client.aclose()
 
 
 def _open_folder(config: EvaluationConfig, manifest: dict[str, Any]) -> RunFolder:
