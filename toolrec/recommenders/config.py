@@ -110,10 +110,10 @@ def demo_config() -> RecommendersConfig:
 
 def ml_100k_config() -> RecommendersConfig:
     """For pools of some thousand items and up to some 300,000 interactions, as ML-100K: full cross-entropy."""
-    fit = FitConfig(batch_size=32, max_epochs=100, patience=15)
+    fit = FitConfig(batch_size=32, max_epochs=50, patience=8)
     return RecommendersConfig(
         model_history_length=50,
-        backbone=TransformerConfig(width=64, num_layers=2, num_heads=2, dropout=0.4),
+        backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.4),
         backbone_fit=fit,
         encoder=TransformerConfig(width=32, num_layers=1, num_heads=2, dropout=0.3),
         encoder_fit=replace(fit, max_epochs=12, patience=3),
