@@ -21,6 +21,9 @@ from toolrec.simulation.actors import LocalTools
 from toolrec.tools.remote import ServedTools, describe_application
 
 BUILDER = "serve.app:build_app"
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Serve's logging: a line for every tool call would be most of what a run does."""
+
 MODES = "deploy, attach:APP or local"
 
 
@@ -102,9 +105,9 @@ def _deployed(request: ToolsRequest) -> Iterator[str]:
     was_running = _serve_runs()
     # Simulations call the tools by handle: no HTTP proxy is started for them, and no port is taken.
     location = "HeadOnly" if request.keep else "Disabled"
-    serve.start(proxy_location=location, logging_config={"log_level": "WARNING", "enable_access_log": False})
+    serve.start(proxy_location=location, logging_config=QUIET)
     try:
-        serve.run(application, name=request.app_name, route_prefix=f"/{request.app_name}")
+        serve.run(application, name=request.app_name, route_prefix=f"/{request.app_name}", logging_config=QUIET)
     except RuntimeError as error:
         raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
     try:
