@@ -14,6 +14,8 @@ from ray._private import ray_constants
 from toolrec.errors import ConfigError
 from toolrec.files import under_job
 
+log = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_S = 10.0
 """How long an answer from a given address is waited for."""
 
@@ -38,7 +40,7 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
         _check_reachable(str(address))
     try:
         if address is not None or under_job() or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address or "auto", log_to_driver=True, logging_level=logging.WARNING)
+            ray.init(address=address or "auto", log_to_driver=log.isEnabledFor(logging.INFO), logging_level=logging.WARNING)
         else:
             start_local(num_cpus)
     except (ConnectionError, ValueError) as error:
@@ -83,5 +85,5 @@ def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 
         include_dashboard=False,
         object_store_memory=object_store_bytes,
         logging_level=logging.WARNING,
-        log_to_driver=True,
+        log_to_driver=log.isEnabledFor(logging.INFO),
     )

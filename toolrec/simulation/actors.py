@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from toolrec.data import Pool, load_dataset
+from toolrec.data import load_dataset
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.parts import load_part
@@ -55,11 +55,12 @@ class Simulation:
 
     Args:
         spec: settings.
-        pool: the item pool directory (from the object store).
+        pool_refs: the item pool directory in the object store, one reference in a list.
         memory: the shared memory actor.
     """
 
-    def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle) -> None:
+    def __init__(self, spec: SimulationSpec, pool_refs: list[ray.ObjectRef], memory: ActorHandle) -> None:
+        [pool] = ray.get(pool_refs)
         self._memory = memory
         self._llm = OpenAIChat(spec.llm)
         tools: dict[str, Tool] = {

@@ -78,13 +78,15 @@ class Crew:
         self._in_flight: dict[ActorHandle, int] = {}
         self._returning: dict[ActorHandle, asyncio.Task[None]] = {}
         self._endpoints: list[ActorHandle] = []
-        pool_ref = ray.put(pool)
+        # Kept for as long as the actors may be restarted, and handed over inside a list: as an argument of its own it would
+        # be fetched by Ray for the first start only.
+        self._pool_refs = [ray.put(pool)]
         places = _places(config)
         per_actor = max(config.concurrency // len(places), 1) + 1
         spec = replace(spec, llm=replace(spec.llm, concurrency=2 * per_actor))
         specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
         for node in places:
-            actor = SimulationActor.options(scheduling_strategy=_on(node)).remote(specs[node], pool_ref, self.memory)
+            actor = SimulationActor.options(scheduling_strategy=_on(node)).remote(specs[node], self._pool_refs, self.memory)
             self._in_flight[actor] = 0
         _await_start([actor.ready.remote() for actor in self._in_flight], "a simulation actor")
 
