@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
-def connected(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
+def connected(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[bool]:
     """Ray for as long as the block runs: a running one that is given or that submitted this job, else one of our own.
 
     A Ray that was started here ends with the block; a running one is only left.
@@ -30,19 +30,23 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
         address: a running Ray's address, `auto`, or None.
         num_cpus: CPUs of our own Ray; None for all of the machine's.
 
+    Yields:
+        Whether it is one of our own, which nobody else uses.
+
     Raises:
         ConfigError: there is no Ray at the address.
     """
-    if ray.is_initialized():
-        yield
-        return
     if address not in (None, "auto"):
         _check_reachable(str(address))
+    if ray.is_initialized():
+        yield False
+        return
+    is_own = address is None and not under_job() and not os.environ.get("RAY_ADDRESS")
     try:
-        if address is not None or under_job() or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address or "auto", log_to_driver=log.isEnabledFor(logging.INFO), logging_level=logging.WARNING)
-        else:
+        if is_own:
             start_local(num_cpus)
+        else:
+            ray.init(address=address or "auto", log_to_driver=log.isEnabledFor(logging.INFO), logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             "no running Ray at this address",
@@ -50,7 +54,7 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
             hint="leave --address out to start one here, or set RAY_AUTH_MODE and RAY_AUTH_TOKEN as the head node has them",
         ) from error
     try:
-        yield
+        yield is_own
     finally:
         ray.shutdown()
 

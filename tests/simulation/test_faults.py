@@ -129,7 +129,7 @@ def simulate(parts, pool, folder: Path, during=None) -> pd.DataFrame:
 
 def test_users_of_a_lost_actor_go_on_under_a_new_attempt(parts, demo: Dataset, tmp_path: Path):
     unbroken = simulate(parts, demo.pool, tmp_path / "unbroken")
-    broken = simulate(parts, demo.pool, tmp_path / "broken", lambda crew: ray.kill(crew.simulations()[0], no_restart=False))
+    broken = simulate(parts, demo.pool, tmp_path / "broken", lambda crew: ray.kill(crew.simulations()[0]))
     assert broken.to_dict("records") == unbroken.to_dict("records")
     assert read_users(tmp_path / "broken")["attempt"].max() == 2
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from toolrec.data import load_dataset
+from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.parts import load_part
@@ -55,12 +55,11 @@ class Simulation:
 
     Args:
         spec: settings.
-        pool_refs: the item pool directory in the object store, one reference in a list.
+        pool: the item pool directory (from the object store).
         memory: the shared memory actor.
     """
 
-    def __init__(self, spec: SimulationSpec, pool_refs: list[ray.ObjectRef], memory: ActorHandle) -> None:
-        [pool] = ray.get(pool_refs)
+    def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle) -> None:
         self._memory = memory
         self._llm = OpenAIChat(spec.llm)
         tools: dict[str, Tool] = {
@@ -134,6 +133,6 @@ def free_port() -> int:
         return port
 
 
-SimulationActor: Any = ray.remote(num_cpus=0.2, max_restarts=-1, max_concurrency=20_000)(Simulation)
+SimulationActor: Any = ray.remote(num_cpus=0.2, max_concurrency=20_000)(Simulation)
 EmbeddedEndpointActor: Any = ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)(EmbeddedEndpoint)
 free_port_task: Any = ray.remote(num_cpus=0)(free_port)

@@ -75,20 +75,20 @@ class Crew:
 
     def __init__(self, spec: SimulationSpec, pool: Pool, config: SimulationConfig, *, embedded: EmbeddedOptions | None) -> None:
         self.memory = MemoryActor.remote()
-        self._in_flight: dict[ActorHandle, int] = {}
-        self._returning: dict[ActorHandle, asyncio.Task[None]] = {}
         self._endpoints: list[ActorHandle] = []
-        # Kept for as long as the actors may be restarted, and handed over inside a list: as an argument of its own it would
-        # be fetched by Ray for the first start only.
-        self._pool_refs = [ray.put(pool)]
+        self._pool_ref = ray.put(pool)
         places = _places(config)
         per_actor = max(config.concurrency // len(places), 1) + 1
         spec = replace(spec, llm=replace(spec.llm, concurrency=2 * per_actor))
-        specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
-        for node in places:
-            actor = SimulationActor.options(scheduling_strategy=_on(node)).remote(specs[node], self._pool_refs, self.memory)
-            self._in_flight[actor] = 0
+        self._specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
+        self._node_of = {self._simulation_on(node): node for node in places}
+        self._in_flight = dict.fromkeys(self._node_of, 0)
+        self._replacing: set[asyncio.Task[None]] = set()
         _await_start([actor.ready.remote() for actor in self._in_flight], "a simulation actor")
+
+    def _simulation_on(self, node: str) -> ActorHandle:
+        # Ray's own restarts would fetch the pool anew from a reference that it does not keep: lost actors are replaced here.
+        return SimulationActor.options(scheduling_strategy=_on(node)).remote(self._specs[node], self._pool_ref, self.memory)
 
     def _spec_on(self, node: str, spec: SimulationSpec, embedded: EmbeddedOptions | None) -> SimulationSpec:
         if embedded is None:
@@ -116,11 +116,12 @@ class Crew:
             return rows
         except RayActorError as error:
             # An error that the actor itself reports (a tool's replica is gone) says that the actor is well.
-            if not isinstance(error, RayTaskError) and actor not in self._returning:
-                self._returning[actor] = asyncio.create_task(self._await_return(actor))
+            if not isinstance(error, RayTaskError):
+                self._lost(actor)
             raise
         finally:
-            self._in_flight[actor] -= 1
+            if actor in self._in_flight:
+                self._in_flight[actor] -= 1
 
     def simulations(self) -> list[ActorHandle]:
         """The simulation actors."""
@@ -128,22 +129,31 @@ class Crew:
 
     async def _least_busy(self) -> ActorHandle:
         deadline_s = time.monotonic() + ACTOR_WAIT_S
-        while True:
-            here = [actor for actor in self._in_flight if actor not in self._returning]
-            if here:
-                return min(here, key=self._in_flight.__getitem__)
+        while not self._in_flight:
             if time.monotonic() > deadline_s:
                 raise RunStoppedError("all simulation actors were lost and none came back", hint="--resume goes on")
             await asyncio.sleep(0.1)
+        return min(self._in_flight, key=self._in_flight.__getitem__)
 
-    async def _await_return(self, actor: ActorHandle) -> None:
-        while True:
-            try:
-                await actor.ready.remote()
-                break
-            except RayActorError:
-                await asyncio.sleep(0.5)
-        del self._returning[actor]
+    def _lost(self, actor: ActorHandle) -> None:
+        node = self._node_of.pop(actor, None)
+        if node is None:  # another of its users said so already
+            return
+        del self._in_flight[actor]
+        ray.kill(actor)  # it may only be out of reach: nothing of it shall go on beside its users' new attempts
+        replacing = asyncio.create_task(self._replace(node))
+        self._replacing.add(replacing)
+        replacing.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, node: str) -> None:
+        actor = self._simulation_on(node)
+        try:
+            await actor.ready.remote()
+        except RayActorError as error:
+            log.warning("no new simulation actor on node %s (%s); the others go on", node, type(error).__name__)
+        else:
+            self._node_of[actor] = node
+            self._in_flight[actor] = 0
 
     def stop(self) -> None:
         """Ends all actors."""

@@ -200,9 +200,9 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     tasks = user_tasks(dataset, config, waiting, attempts=attempts)
     with contextlib.ExitStack() as stack:
         stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
-        stack.enter_context(connected(config.address, num_cpus=config.num_cpus))
+        is_own = stack.enter_context(connected(config.address, num_cpus=config.num_cpus))
         stage(f"tools: {config.tools}")
-        tools = stack.enter_context(tools_for(parts.tools))
+        tools = stack.enter_context(tools_for(parts.tools, on_own_ray=is_own))
         spec = SimulationSpec(
             surrogate=parts.surrogate, llm=parts.llm, tools=tools, strategy=config.strategy, rank_tool=config.rank_tool
         )

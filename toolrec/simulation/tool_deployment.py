@@ -59,8 +59,8 @@ class ToolsRequest:
 
 
 @contextlib.contextmanager
-def tools_for(request: ToolsRequest) -> Iterator[ServedTools | LocalTools]:
-    """The run's tools for as long as the block runs.
+def tools_for(request: ToolsRequest, *, on_own_ray: bool) -> Iterator[ServedTools | LocalTools]:
+    """The run's tools for as long as the block runs; with a Ray of our own they end with it.
 
     Raises:
         ConfigError: the application cannot be found or serves something else.
@@ -69,7 +69,7 @@ def tools_for(request: ToolsRequest) -> Iterator[ServedTools | LocalTools]:
     if request.mode == "local":
         yield LocalTools(dataset=request.dataset, recommenders=request.recommenders, attributes=request.attributes)
     elif request.mode == "deploy":
-        with _deployed(request) as app_name:
+        with _deployed(request, on_own_ray=on_own_ray) as app_name:
             yield _checked(request, describe_application(app_name))
     else:
         yield _checked(request, describe_application(request.mode.removeprefix("attach:")))
@@ -98,7 +98,7 @@ def application_config(request: ToolsRequest) -> Any:
 
 
 @contextlib.contextmanager
-def _deployed(request: ToolsRequest) -> Iterator[str]:
+def _deployed(request: ToolsRequest, *, on_own_ray: bool) -> Iterator[str]:
     builder, _ = _load_builder()
     application = builder(application_config(request))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -113,7 +113,7 @@ def _deployed(request: ToolsRequest) -> Iterator[str]:
     try:
         yield request.app_name
     finally:
-        if not request.keep:
+        if not request.keep and not on_own_ray:
             serve.delete(request.app_name)
             # A Serve without HTTP is of no use to whoever comes next.
             if not was_running and not serve.status().applications:
