@@ -79,6 +79,7 @@ class _Plain:
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         self.done += count
+        self.total = max(self.total, self.done)  # some totals are estimates
         self.note = note or self.note
         now_s = time.monotonic()
         if now_s - self.last_s >= PLAIN_INTERVAL_S:
