@@ -1,6 +1,6 @@
 """`serve run serve.app:build_app dataset=… recommenders=…`, and what `toolrec evaluate` deploys."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Serve reads the type of the builder's argument to turn `dataset=…` into a config.
 
 import re
 from pathlib import Path

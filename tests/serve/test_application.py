@@ -128,6 +128,15 @@ class TestBeforeDeployment:
         with pytest.raises(ConfigError, match="got: colour; allowed: genre, release_year, mood"):
             build_app(config)
 
+    def test_the_command_lines_words_become_its_arguments(self, demo_folder: Path, demo_recommenders: Path):
+        from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+
+        from serve.app import build_app
+
+        words = {"dataset": str(demo_folder), "recommenders": str(demo_recommenders), "attributes": "genre, mood"}
+        application = call_user_app_builder_with_args_if_necessary(build_app, words)
+        assert application._bound_deployment.name == "ingress"
+
     def test_a_folder_without_recommenders(self, demo_folder: Path, tmp_path: Path):
         from serve.app import AppConfig, build_app
 
