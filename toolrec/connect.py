@@ -78,9 +78,6 @@ def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 
         object_store_bytes: size of the object store; what travels is a pool and short records.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Replicas and handles work in the event loop that calls them, without a thread of their own: a fifth less CPU a user.
-    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
-    os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
     # Ray turns 127.0.0.1 into the machine's own address unless it knows that no other node will join. The variable
     # tells the processes that it starts; this process may have read it already.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
