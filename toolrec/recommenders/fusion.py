@@ -7,17 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolrec.errors import ConfigError
-from toolrec.recommenders.base import top_k
+from toolrec.recommenders.base import FUSION_CONSTANT, top_k
 from toolrec.recommenders.scoring import BLOCK_HISTORIES, ScoringRecommender, clean_history
 from toolrec.records import RankedItem
-
-RANK_CONSTANT = 60
-"""What is added to a position before it is inverted.
-
-Source:
-    Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods"
-    (SIGIR 2009), fixed at 60 there.
-"""
 
 LIST_LENGTH = 50
 """How many items of every member's list are fused: the longest list that a tool returns."""
@@ -58,7 +50,7 @@ class Fusion(ScoringRecommender):
             member_lists = member.recommend_many([h.tolist() for h in histories], k=LIST_LENGTH, mask_seen=mask_seen)
             for row, ranked in enumerate(member_lists):
                 for position, item in enumerate(ranked, start=1):
-                    share = (RANK_CONSTANT + 1) / (RANK_CONSTANT + position)
+                    share = (FUSION_CONSTANT + 1) / (FUSION_CONSTANT + position)
                     before = score_BI[row, item.item_index]
                     score_BI[row, item.item_index] = share if before == -np.inf else before + share
         return score_BI
