@@ -5,7 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from toolrec.recommenders.losses import draw_negatives, full_cross_entropy, sampled_softmax
+from toolrec.recommenders.losses import (
+    Negatives,
+    full_cross_entropy,
+    gbce,
+    in_batch_negatives,
+    other_items,
+    pairwise,
+    sampled_softmax,
+    uniform_negatives,
+)
 
 NUM_ITEMS, WIDTH = 50, 8
 
@@ -47,24 +56,93 @@ def test_large_scores_do_not_overflow():
     assert full_cross_entropy(hidden_TD, weight_ID, torch.tensor([2])).item() == pytest.approx(100.0)
 
 
-def test_sampled_softmax_over_all_items_is_the_full_cross_entropy(case):
-    negative_N = draw_negatives(NUM_ITEMS, NUM_ITEMS, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(sampled_softmax(*case, negative_N), plain(*case))
+def test_sampled_softmax_over_all_items_is_the_full_cross_entropy_with_its_gradients(case):
+    negatives = uniform_negatives(NUM_ITEMS, NUM_ITEMS, torch.Generator().manual_seed(1))
+    ours, theirs = sampled_softmax(*case, negatives), plain(*case)
+    torch.testing.assert_close(ours, theirs)
+    gradients = torch.autograd.grad(3 * ours, case[:2]), torch.autograd.grad(3 * theirs, case[:2])
+    torch.testing.assert_close(*gradients)
+
+
+def test_sampled_softmax_has_the_gradients_of_its_own_formula(case):
+    hidden_TD, weight_ID, target_T = case
+    negatives = uniform_negatives(NUM_ITEMS, 20, torch.Generator().manual_seed(1))
+    score_TN = hidden_TD @ weight_ID[negatives.item_N].T - negatives.log_chance_N
+    score_TN = score_TN.masked_fill(target_T[:, None] == negatives.item_N, -torch.inf)
+    at_target_T1 = (hidden_TD * weight_ID[target_T]).sum(1, keepdim=True)
+    theirs = (torch.logsumexp(torch.cat([at_target_T1, score_TN], 1), 1) - at_target_T1[:, 0]).mean()
+    ours = sampled_softmax(*case, negatives)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, case[:2]), torch.autograd.grad(theirs, case[:2]))
 
 
 def test_sampled_softmax_is_near_the_full_cross_entropy_on_average(case):
     generator = torch.Generator().manual_seed(2)
-    losses = [sampled_softmax(*case, draw_negatives(NUM_ITEMS, 25, generator)).item() for _ in range(200)]
+    losses = [sampled_softmax(*case, uniform_negatives(NUM_ITEMS, 25, generator)).item() for _ in range(200)]
     assert np.mean(losses) == pytest.approx(plain(*case).item(), rel=0.05)
+
+
+def test_in_batch_negatives_come_by_their_share_and_make_up_for_it(case):
+    hidden_TD, weight_ID, _ = case
+    generator = torch.Generator().manual_seed(3)
+    share_I = torch.zeros(NUM_ITEMS + 1, dtype=torch.float64)
+    share_I[1:] = torch.linspace(1, 5, NUM_ITEMS, dtype=torch.float64)
+    share_I /= share_I.sum()
+    target_T = torch.multinomial(share_I, 300, replacement=True, generator=generator)
+    pool_T = torch.multinomial(share_I, 100_000, replacement=True, generator=generator)
+    losses = []
+    for _ in range(300):
+        negatives = in_batch_negatives(pool_T, share_I, 40, generator)
+        assert len(set(negatives.item_N.tolist())) == len(negatives.item_N)
+        losses.append(sampled_softmax(hidden_TD, weight_ID, target_T, negatives).item())
+    assert np.mean(losses) == pytest.approx(plain(hidden_TD, weight_ID, target_T).item(), rel=0.05)
 
 
 def test_the_target_is_not_its_own_negative():
     hidden_TD, weight_ID = torch.ones(1, 1), torch.tensor([[0.0], [1.0], [2.0], [3.0]])
-    loss = sampled_softmax(hidden_TD, weight_ID, torch.tensor([3]), torch.tensor([3, 1]))
-    # one negative is left, and stands for the two other items
-    assert loss.item() == pytest.approx(np.log(np.exp(3) + 2 * np.exp(1)) - 3)
+    negatives = Negatives(torch.tensor([3, 1]), torch.log(torch.tensor([2 / 3, 2 / 3])))
+    loss = sampled_softmax(hidden_TD, weight_ID, torch.tensor([3]), negatives)
+    # item 1 is left, drawn with the chance 2/3: it stands for 3/2 items
+    assert loss.item() == pytest.approx(np.log(np.exp(3) + 3 / 2 * np.exp(1)) - 3)
 
 
 def test_negatives_are_distinct_items():
-    negative_N = draw_negatives(10, 99, torch.Generator().manual_seed(0))
-    assert sorted(negative_N.tolist()) == list(range(1, 11))
+    negatives = uniform_negatives(10, 99, torch.Generator().manual_seed(0))
+    assert sorted(negatives.item_N.tolist()) == list(range(1, 11))
+    assert negatives.log_chance_N.tolist() == [0.0] * 10
+
+
+ONE = {"hidden_TD": torch.ones(1, 1), "weight_ID": torch.tensor([[0.0], [1.0], [2.0], [3.0], [0.5]])}
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
+
+
+def test_gbce_without_calibration_is_the_binary_cross_entropy():
+    loss = gbce(**ONE, target_T=torch.tensor([2]), item_N=torch.tensor([1, 3]), calibration=0.0)
+    assert loss.item() == pytest.approx((softplus(-2) + softplus(1) + softplus(3)) / 3)
+
+
+def test_full_calibration_raises_the_targets_probability_to_the_sampling_rate():
+    loss = gbce(**ONE, target_T=torch.tensor([2]), item_N=torch.tensor([1]), calibration=1.0)
+    assert loss.item() == pytest.approx((1 / 3 * softplus(-2) + softplus(1)) / 2)  # 1 negative of 3 other items
+
+
+def test_pairwise_losses_are_their_formulas():
+    both = {"target_T": torch.tensor([3]), "negative_T": torch.tensor([1])}
+    assert pairwise(**ONE, **both, kind="bpr").item() == pytest.approx(softplus(1 - 3))
+    assert pairwise(**ONE, **both, kind="bce").item() == pytest.approx(softplus(-3) + softplus(1))
+
+
+def test_a_drawn_item_is_never_the_target_and_every_other_one_comes():
+    target_T = torch.full((2000,), 3)
+    assert set(other_items(target_T, 5, torch.Generator().manual_seed(0)).tolist()) == {1, 2, 4, 5}
+
+
+def test_states_of_half_precision_give_nearly_the_same(case):
+    hidden_TD, weight_ID, target_T = case[0].detach().bfloat16(), case[1].detach().float(), case[2]
+    negatives = uniform_negatives(NUM_ITEMS, 20, torch.Generator().manual_seed(1))
+    for loss in (full_cross_entropy, lambda *given: sampled_softmax(*given, negatives)):
+        whole = loss(hidden_TD.float(), weight_ID, target_T).item()
+        assert loss(hidden_TD, weight_ID, target_T).item() == pytest.approx(whole, rel=0.02)

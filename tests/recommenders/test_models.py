@@ -1,5 +1,7 @@
 """The networks: causal, and the same at the last position however it is computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,38 +9,76 @@ import torch
 from toolrec.errors import ConfigError
 from toolrec.recommenders import TransformerConfig
 from toolrec.recommenders.attribute import AttributeEncoderModel, category_values, number_values
-from toolrec.recommenders.sasrec import SASRecModel
+from toolrec.recommenders.trainees import new_backbone
 from toolrec.recommenders.validation import pad_last
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, dropout=0.4)
 
 
-@pytest.fixture
-def model():
+def backbone(kind, config=CONFIG):
     torch.manual_seed(0)
-    return SASRecModel(CONFIG, num_items=20, model_history_length=6).double().eval()
+    return new_backbone(kind, config, num_items=20, model_history_length=6).double().eval()
 
 
-def test_a_position_does_not_see_what_comes_after_it(model):
+@pytest.fixture(params=["sasrec", "bert4rec"])
+def model(request):
+    return backbone(request.param)
+
+
+def test_a_causal_position_does_not_see_what_comes_after_it():
     one, other = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[1, 2, 3, 19, 0]])
+    model = backbone("sasrec")
     torch.testing.assert_close(model(one)[:, :3], model(other)[:, :3])
     assert not torch.allclose(model(one)[:, 3], model(other)[:, 3])
 
 
-def test_the_last_state_is_that_of_all_states(model):
+def test_bert4rec_sees_to_both_sides_and_no_padding():
+    model = backbone("bert4rec")
+    one, other = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 2, 19]])
+    assert not torch.allclose(model(one)[:, 0], model(other)[:, 0])
+    torch.testing.assert_close(model(torch.tensor([[1, 2, 3, 0, 0]]))[:, :3], model(one))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_training_without_dropout_computes_what_inference_does(kind, norm):
+    model = backbone(kind, replace(CONFIG, dropout=0.0, norm=norm))
+    input_BL = torch.tensor([[1, 2, 3, 0], [4, 5, 6, 7]])
+    real_BL = input_BL > 0
+    torch.testing.assert_close(model.train()(input_BL)[real_BL], model.eval()(input_BL)[real_BL])
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_the_last_state_is_that_of_all_states(kind, norm):
+    model = backbone(kind, replace(CONFIG, norm=norm))
     histories = [np.array([1, 2, 3]), np.array([4]), np.array([5, 6, 7, 8, 9, 10])]
-    history_BL, last_B = pad_last(histories, model_history_length=6)
-    torch.testing.assert_close(model.last(history_BL, last_B), model(history_BL)[torch.arange(3), last_B])
+    query_BL, last_B = model.query(*pad_last(histories, model_history_length=6))
+    torch.testing.assert_close(model.last(query_BL, last_B), model(query_BL)[torch.arange(3), last_B])
 
 
 def test_the_encoders_last_state_is_that_of_all_states(model):
     values = number_values(np.arange(21.0), num_buckets=4)
-    encoder = AttributeEncoderModel(CONFIG, values, backbone_width=8, model_history_length=6).double().eval()
-    history_BL, last_B = pad_last([np.array([1, 2, 3]), np.array([4])], model_history_length=6)
+    encoder = AttributeEncoderModel(CONFIG, values, backbone_width=8, max_length=7, is_causal=model.is_causal).double().eval()
+    query_BL, last_B = model.query(*pad_last([np.array([1, 2, 3]), np.array([4])], model_history_length=6))
     rows_B = torch.arange(2)
-    all_BLD = encoder(history_BL, model(history_BL))
-    last_BD = encoder.last(history_BL, last_B, model.last(history_BL, last_B), encoder.item_values())
+    all_BLD = encoder.join(model(query_BL), encoder.side(query_BL))
+    last_BD = encoder.last(query_BL, last_B, model.last(query_BL, last_B), encoder.item_values())
     torch.testing.assert_close(last_BD, all_BLD[rows_B, last_B])
+
+
+def test_an_untrained_encoder_is_the_backbone(model):
+    values = number_values(np.arange(21.0), num_buckets=4)
+    encoder = AttributeEncoderModel(CONFIG, values, backbone_width=8, max_length=7, is_causal=model.is_causal).double().eval()
+    state_BLD = torch.randn(2, 3, 8, dtype=torch.float64)
+    torch.testing.assert_close(encoder.join(state_BLD, torch.randn(2, 3, 8, dtype=torch.float64)), state_BLD)
+
+
+def test_the_mask_is_read_after_the_last_item():
+    history_BL, last_B = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([2, 0])
+    query_BL, asked_B = backbone("bert4rec").query(history_BL, last_B)
+    assert query_BL.tolist() == [[1, 2, 3, 21], [4, 21, 0, 0]]
+    assert asked_B.tolist() == [3, 1]
 
 
 def test_padding_has_no_embedding(model):
@@ -46,7 +86,18 @@ def test_padding_has_no_embedding(model):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"width": 7}, {"num_heads": 3}, {"dropout": 1.0}, {"dropout": float("nan")}, {"num_layers": 0}, {"width": 0}]
+    "fields",
+    [
+        {"width": 7},
+        {"num_heads": 3},
+        {"dropout": 1.0},
+        {"dropout": float("nan")},
+        {"attention_dropout": -0.1},
+        {"feed_forward": 0},
+        {"num_layers": 0},
+        {"width": 0},
+        {"norm": "between"},
+    ],
 )
 def test_impossible_shapes_are_refused(fields):
     with pytest.raises(ConfigError):

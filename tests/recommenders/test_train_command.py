@@ -36,7 +36,7 @@ def test_the_default_place_is_named_after_the_data_set(demo_folder, tmp_path, mo
     ("flags", "message"),
     [
         (["--attributes", "director"], "genre, release_year"),
-        (["--loss", "bpr"], "cross_entropy, sampled_softmax"),
+        (["--loss", "hinge"], "cross_entropy, sampled_softmax, in_batch_softmax, gbce, bce, bpr"),
         (["--heads", "7"], "multiple"),
         (["--device", "abacus"], "auto, cpu, cuda"),
         (["--max-time-s", "0"], "more than 0"),

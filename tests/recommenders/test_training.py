@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from toolrec.errors import CheckpointError, ConfigError, DataError
-from toolrec.recommenders import FitConfig, recommenders_manifest, train_recommenders, trainees
-from toolrec.recommenders.batches import make_batch, make_windows
+from toolrec.recommenders import FitConfig, recommenders_manifest, train_recommenders
+from toolrec.recommenders.batches import make_batch, next_item_examples
 from toolrec.recommenders.build import check_attributes, member_seed, resolve_device
 from toolrec.recommenders.fitting import fit
-from toolrec.recommenders.sasrec import SASRecModel
-from toolrec.recommenders.trainees import FrozenStates, validation_set
+from toolrec.recommenders.frozen import freeze, frozen_for_now, open_frozen
+from toolrec.recommenders.trainees import at_targets, new_backbone
+from toolrec.recommenders.validation import validation_set
 
 
 def weights(folder, member):
@@ -104,13 +105,13 @@ class DivergingTrainee:
         self.weight_ID = torch.ones(5, 2)
         self.num_batches = 0
 
-    def windows(self, rng):
-        return [np.array([1, 2, 3])] * 64
+    def examples(self, rng):
+        return next_item_examples([np.array([1, 2, 3])] * 64)
 
-    def states(self, batch):
+    def target_states(self, batch):
         self.num_batches += 1
         scale = 1.0 if self.num_batches < 2 else float("nan")
-        return self.model(torch.ones(*batch.input_BL.shape, 2)) * scale
+        return self.model(torch.ones(np.count_nonzero(batch.target_BL), 2)) * scale
 
     def validate(self):
         return 0.0
@@ -168,23 +169,51 @@ def test_users_without_two_training_items_are_nothing_to_learn_from(new_dataset,
 
 
 class TestFrozenStates:
-    @pytest.fixture
-    def parts(self, dataset, new_config):
+    @pytest.fixture(params=["sasrec", "bert4rec"])
+    def parts(self, dataset, new_config, request):
         torch.manual_seed(0)
-        model = SASRecModel(new_config().backbone, num_items=dataset.num_items, model_history_length=6).eval()
-        windows = make_windows(dataset.train_sequences(), model_history_length=6)
-        return model, windows, validation_set(dataset, max_users=30)
+        config = new_config().backbone
+        model = new_backbone(request.param, config, num_items=dataset.num_items, model_history_length=6).eval()
+        examples = model.fixed_examples(dataset.train_sequences(), mask_share=0.5)
+        return model, examples, validation_set(dataset, max_users=30)
 
-    @pytest.mark.parametrize("limit", [0, trainees.IN_MEMORY_BYTES], ids=["file", "memory"])
-    def test_are_those_of_the_model(self, parts, tmp_path, limit):
-        model, windows, validation = parts
-        with FrozenStates(model, windows, validation, folder=tmp_path, in_memory_bytes=limit) as frozen:
-            batch = make_batch(windows, np.array([5, 0, 17]))
-            rows = frozen.rows(batch.window_B, length=batch.input_BL.shape[1])
-            expected = model(torch.from_numpy(batch.input_BL)) * torch.from_numpy(batch.input_BL > 0)[..., None]
-            torch.testing.assert_close(rows, expected.detach(), atol=1e-5, rtol=1e-4)
-            assert any(tmp_path.iterdir()) == (limit == 0)
+    def test_are_those_of_the_model_at_the_targets(self, parts, tmp_path):
+        model, examples, validation = parts
+        frozen = freeze(model, examples, validation, folder=tmp_path / "states")
+        batch = make_batch(frozen.examples, np.array([5, 0, 17]))
+        with torch.no_grad():
+            expected = at_targets(model(torch.from_numpy(batch.input_BL)), batch)
+        torch.testing.assert_close(frozen.target_states(batch.example_B).float(), expected, atol=4e-3, rtol=1e-2)
+        torch.testing.assert_close(frozen.weight_ID, model.weight_ID.detach())
+
+    def test_a_second_process_maps_the_same_file(self, parts, tmp_path):
+        model, examples, validation = parts
+        one = freeze(model, examples, validation, folder=tmp_path / "states", about={"checksum": "abc"})
+        other = open_frozen(tmp_path / "states", validation)
+        assert isinstance(other.state_PD, np.memmap)
+        np.testing.assert_array_equal(one.state_PD, other.state_PD)
+        assert other.about["checksum"] == "abc"
+        assert [e.target_L.tolist() for e in other.examples] == [e.target_L.tolist() for e in examples]
+
+    def test_every_item_but_a_sequences_first_is_a_target(self, parts, dataset):
+        _, examples, _ = parts
+        targets = np.bincount(np.concatenate([e.target_L for e in examples]), minlength=dataset.num_items + 1)
+        wanted = np.bincount(np.concatenate([s[1:] for s in dataset.train_sequences()]), minlength=dataset.num_items + 1)
+        assert (targets[1:] >= wanted[1:]).all()
+
+    def test_a_temporary_folder_is_gone_afterwards(self, parts, tmp_path):
+        model, examples, validation = parts
+        with frozen_for_now(model, examples, validation, folder=tmp_path) as frozen:
+            assert len(frozen.state_PD) == sum(np.count_nonzero(e.target_L) for e in examples)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["states.npy", "target.npy", "about.json"])
+    def test_a_damaged_folder_is_refused(self, parts, tmp_path, name):
+        model, examples, validation = parts
+        freeze(model, examples, validation, folder=tmp_path / "states")
+        (tmp_path / "states" / name).write_bytes(b"damaged")
+        with pytest.raises(CheckpointError):
+            open_frozen(tmp_path / "states", validation)
 
 
 def test_validation_samples_are_the_same_users_every_time(dataset):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from toolrec.evaluation.metrics import ndcg_at_k, recall_at_k
-from toolrec.recommenders.validation import full_ranking, mean_ndcg, mean_recall, position_of_target
+from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, mean_recall, position_of_target
 
 INF = float("inf")
 
@@ -48,7 +48,7 @@ def test_blocks_give_what_one_user_at_a_time_gives():
         assert len(places) == len(last_B) <= 64
         return weight_ID[history_BL[torch.arange(len(last_B)), last_B]]  # the last item's own embedding
 
-    positions = full_ranking(state_of, weight_ID, histories=histories, targets=targets, model_history_length=5)
+    positions = full_ranking(state_of, weight_ID, ValidationSet(histories, targets), model_history_length=5)
     for history, target, position in zip(histories, targets, positions, strict=True):
         score_I = (weight_ID @ weight_ID[history[-1]]).numpy()
         score_I[[0, *history]] = -INF

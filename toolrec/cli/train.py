@@ -21,6 +21,9 @@ def train(
         None, help="Attributes to train tools for, with commas between; all by default, none with an empty text."
     ),
     out: Path | None = typer.Option(None, help="The recommenders' folder. Default: recommenders/NAME."),
+    recipe: str | None = typer.Option(
+        None, help="A named training: sasrec_strong, bert4rec_strong, sasrec_authors, …; by the data set's size if not given."
+    ),
     seed: int = typer.Option(0, help="Seed of weights, batches and negatives."),
     epochs: int | None = typer.Option(None, help="At most so many epochs a member."),
     max_time_s: float | None = typer.Option(None, help="Seconds for the whole training; the best epochs so far are kept."),
@@ -29,16 +32,16 @@ def train(
     layers: int | None = typer.Option(None, help="Layers of the backbone."),
     heads: int | None = typer.Option(None, help="Attention heads of the backbone."),
     dropout: float | None = typer.Option(None, help="Dropout of the backbone."),
-    loss: str | None = typer.Option(None, help="cross_entropy or sampled_softmax."),
-    negatives: int | None = typer.Option(None, help="Negatives of sampled_softmax."),
+    loss: str | None = typer.Option(None, help="cross_entropy, sampled_softmax, in_batch_softmax, gbce, bce or bpr."),
+    negatives: int | None = typer.Option(None, help="Negatives of the sampled losses."),
     model_history_length: int | None = typer.Option(None, help="How many last items the recommenders read."),
     learning_rate: float | None = typer.Option(None, help="Learning rate of every member."),
-    batch_size: int | None = typer.Option(None, help="Windows in a batch."),
+    batch_size: int | None = typer.Option(None, help="Sequences in a batch."),
     patience: int | None = typer.Option(None, help="Epochs without a better validation NDCG@10 before a member stops."),
 ) -> None:
     """Train the recommenders: popularity, the backbone, and one encoder for every attribute.
 
-    What is not given follows from the data set's size. Stops early on validation NDCG@10; the test split is not touched.
+    What is not given follows from the recipe. Stops early on validation NDCG@10; the test split is not touched.
     """
     from toolrec.data import load_dataset
     from toolrec.recommenders import train_recommenders
@@ -46,6 +49,7 @@ def train(
     dataset = load_dataset(folder)
     config = _configure(
         dataset,
+        recipe,
         fields={"seed": seed, "max_time_s": max_time_s, "model_history_length": model_history_length},
         backbone={"width": hidden, "num_layers": layers, "num_heads": heads, "dropout": dropout},
         fit={
@@ -64,10 +68,15 @@ def train(
     _show(report, dataset)
 
 
-def _configure(dataset: Dataset, *, fields: dict[str, Any], backbone: dict[str, Any], fit: dict[str, Any]) -> RecommendersConfig:
-    from toolrec.recommenders import default_config
+def _configure(
+    dataset: Dataset, recipe: str | None, *, fields: dict[str, Any], backbone: dict[str, Any], fit: dict[str, Any]
+) -> RecommendersConfig:
+    from toolrec.recommenders import default_config, recipe_named
 
-    config = default_config(num_items=dataset.num_items, num_interactions=len(dataset.items))
+    if recipe is None:
+        config = default_config(num_items=dataset.num_items, num_interactions=len(dataset.items))
+    else:
+        config = recipe_named(recipe)
     return dataclasses.replace(
         config,
         backbone=dataclasses.replace(config.backbone, **_given(backbone)),

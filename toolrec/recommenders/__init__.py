@@ -1,4 +1,4 @@
-"""Recommenders: the SASRec backbone, attribute encoders on it, popularity, the no-LLM fusion; training and checkpoints.
+"""Recommenders: SASRec and BERT4Rec backbones, attribute encoders on them, popularity, the no-LLM fusion; training, checkpoints.
 
 What needs torch is imported when it is first named, so that the protocol and the fusion cost nothing to import.
 """
@@ -9,17 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from toolrec.recommenders.base import Recommender, pad_histories, top_k
-from toolrec.recommenders.config import (
-    FitConfig,
-    RecommendersConfig,
-    TransformerConfig,
-    default_config,
-    demo_config,
-    ml_1m_config,
-    ml_100k_config,
-)
+from toolrec.recommenders.config import FitConfig, RecommendersConfig, TransformerConfig
 from toolrec.recommenders.fusion import Fusion
 from toolrec.recommenders.popularity import Popularity
+from toolrec.recommenders.recipes import (
+    RECIPES,
+    bert4rec_authors,
+    bert4rec_strong,
+    default_config,
+    recipe_named,
+    sasrec_authors,
+    sasrec_demo,
+    sasrec_small,
+    sasrec_strong,
+)
 from toolrec.recommenders.scoring import ScoringRecommender
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from toolrec.recommenders.checkpoint import load_recommenders, recommenders_manifest
 
 __all__ = [
+    "RECIPES",
     "FitConfig",
     "Fusion",
     "Popularity",
@@ -35,13 +39,17 @@ __all__ = [
     "ScoringRecommender",
     "TrainingReport",
     "TransformerConfig",
+    "bert4rec_authors",
+    "bert4rec_strong",
     "default_config",
-    "demo_config",
     "load_recommenders",
-    "ml_1m_config",
-    "ml_100k_config",
     "pad_histories",
+    "recipe_named",
     "recommenders_manifest",
+    "sasrec_authors",
+    "sasrec_demo",
+    "sasrec_small",
+    "sasrec_strong",
     "top_k",
     "train_recommenders",
 ]

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from toolrec.data import Pool
 from toolrec.errors import ConfigError
+from toolrec.recommenders.backbone import Backbone, StateRecommender
 from toolrec.recommenders.config import TransformerConfig
-from toolrec.recommenders.sasrec import SASRec, StateRecommender, as_row
-from toolrec.recommenders.transformer import CausalTransformer
+from toolrec.recommenders.dropout import dropout
+from toolrec.recommenders.transformer import Transformer
 
 MISSING = 0
 """The value index of an item that does not have the attribute."""
@@ -106,6 +107,8 @@ class AttributeEncoderModel(nn.Module):
 
     Args:
         backbone_width: width of the backbone's states.
+        max_length: positions of the backbone's queries.
+        is_causal: whether it reads as a causal backbone does, or to both sides around masked positions.
     """
 
     offsets: Tensor
@@ -113,21 +116,26 @@ class AttributeEncoderModel(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, config: TransformerConfig, values: AttributeValues, *, backbone_width: int, model_history_length: int
+        self, config: TransformerConfig, values: AttributeValues, *, backbone_width: int, max_length: int, is_causal: bool
     ) -> None:
         super().__init__()
         self.register_buffer("offsets", torch.from_numpy(values.offsets))
         self.register_buffer("value", torch.from_numpy(values.value))
         self.register_buffer("weight", torch.from_numpy(values.weight))
         self.embedding = nn.Embedding(values.num_values, config.width)
-        self.transformer = CausalTransformer(config, max_length=model_history_length)
+        self.transformer = Transformer(config, max_length=max_length, is_causal=is_causal)
         self.dropout = config.dropout
         self.dense = nn.Linear(backbone_width + config.width, backbone_width)
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        # It starts as the backbone itself: training only has to find what the attribute adds.
+        with torch.no_grad():
+            self.dense.bias.zero_()
+            self.dense.weight.zero_()
+            self.dense.weight[:, :backbone_width].fill_diagonal_(1.0)
 
     def item_values(self) -> Tensor:
-        """The attribute embedding of every item, `[I, S]`; zeros for padding."""
-        return F.embedding_bag(
+        """The attribute embedding of every item, `[I + 1, S]`; zeros for padding and, last, for a mask."""
+        value_IS = F.embedding_bag(
             self.value,
             self.embedding.weight,
             self.offsets,
@@ -135,21 +143,23 @@ class AttributeEncoderModel(nn.Module):
             mode="sum",
             include_last_offset=True,
         )
+        return F.pad(value_IS, (0, 0, 0, 1))
 
-    def forward(self, history_BL: Tensor, state_BLD: Tensor) -> Tensor:
-        """States in the item space at every position; `state_BLD` are the frozen backbone's."""
-        side_BLS = self.transformer(F.embedding(history_BL, self.item_values()))
-        return self._join(state_BLD, side_BLS)
+    def side(self, input_BL: Tensor) -> Tensor:
+        """The side Transformer's states over the attribute's values, `[B, L, S]`."""
+        side_BLS: Tensor = self.transformer(F.embedding(input_BL, self.item_values()), input_BL)
+        return side_BLS
 
-    def last(self, history_BL: Tensor, last_B: Tensor, state_BD: Tensor, value_IS: Tensor) -> Tensor:
-        """States in the item space at the positions `last_B`; `value_IS` is `item_values()`, made once."""
-        side_BS = self.transformer.last(F.embedding(history_BL, value_IS), last_B)
-        return self._join(state_BD, side_BS)
-
-    def _join(self, state: Tensor, side: Tensor) -> Tensor:
-        joined = torch.cat([state, side], dim=-1)
-        mapped: Tensor = self.dense(F.dropout(joined, self.dropout, self.training))
+    def join(self, state: Tensor, side: Tensor) -> Tensor:
+        """States in the item space, from the backbone's and the side's at the same positions."""
+        joined = torch.cat([state, dropout(side, self.dropout, training=self.training)], dim=-1)
+        mapped: Tensor = self.dense(joined)
         return mapped
+
+    def last(self, input_BL: Tensor, last_B: Tensor, state_BD: Tensor, value_IS: Tensor) -> Tensor:
+        """States in the item space at the positions `last_B` of queries; `value_IS` is `item_values()`, made once."""
+        side_BS = self.transformer.last(F.embedding(input_BL, value_IS), input_BL, last_B)
+        return self.join(state_BD.to(side_BS.dtype), side_BS)
 
 
 class AttributeRecommender(StateRecommender):
@@ -159,14 +169,14 @@ class AttributeRecommender(StateRecommender):
         model: a trained encoder; it is moved to float64 and frozen.
     """
 
-    def __init__(self, name: str, model: AttributeEncoderModel, backbone: SASRec) -> None:
+    def __init__(self, name: str, model: AttributeEncoderModel, backbone: Backbone) -> None:
         device = backbone.item_DI.device
         self.model = model.to(device=device, dtype=torch.float64).eval().requires_grad_(False)
         self.backbone = backbone
         self.value_IS = self.model.item_values()
         super().__init__(
             name,
-            weight_ID=backbone.model.item.weight,
+            weight_ID=backbone.model.weight_ID,
             popularity_I=backbone.popularity_I,
             model_history_length=backbone.model_history_length,
         )
@@ -174,5 +184,4 @@ class AttributeRecommender(StateRecommender):
     @torch.inference_mode()
     def last_state(self, history_L: np.ndarray) -> Tensor:
         """The encoder's state of a history, over the backbone's."""
-        history_1L, last_1 = as_row(history_L, self.item_DI.device)
-        return self.model.last(history_1L, last_1, self.backbone.last_state(history_L), self.value_IS)
+        return self.model.last(*self.backbone.query(history_L), self.backbone.last_state(history_L), self.value_IS)

@@ -1,12 +1,13 @@
-"""Training sequences become windows, windows become batches of similar length.
+"""Training sequences become windows, windows become examples, examples become batches of similar length.
 
-Shape suffixes: B windows in the batch, L input positions.
+Shape suffixes: B examples in the batch, L input positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,18 @@ BUCKET_BATCHES = 16
 """Batches are cut from shuffled runs of so many batches sorted by length: little padding, still a new mix every epoch."""
 
 
+class Example(NamedTuple):
+    """What a model reads and what it should say at every position: int64, the same length; a target of 0 is none."""
+
+    input_L: np.ndarray
+    target_L: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded inputs and their next items; `window_B` are the windows' numbers. Where the target is 0 there is none."""
+    """Right-padded examples; `example_B` are their numbers. Where the target is 0 there is none."""
 
-    window_B: np.ndarray
+    example_B: np.ndarray
     input_BL: np.ndarray
     target_BL: np.ndarray
 
@@ -48,32 +56,45 @@ def make_windows(
     return windows
 
 
-def batches(windows: Sequence[np.ndarray], *, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """One epoch: every window once, in a new order, windows of similar length together."""
-    lengths = np.array([len(w) for w in windows])
-    order = rng.permutation(len(windows))
+def next_item_examples(windows: Sequence[np.ndarray]) -> list[Example]:
+    """At every position the item that comes next."""
+    return [Example(window[:-1], window[1:]) for window in windows]
+
+
+def masked_examples(windows: Sequence[np.ndarray], is_masked: Sequence[np.ndarray], *, mask_index: int) -> list[Example]:
+    """Masked positions read `mask_index` and have their item as target; all others have none."""
+    return [
+        Example(np.where(masked_L, mask_index, window), np.where(masked_L, window, 0))
+        for window, masked_L in zip(windows, is_masked, strict=True)
+    ]
+
+
+def batches(examples: Sequence[Example], *, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """One epoch: every example once, in a new order, examples of similar length together."""
+    lengths = np.array([len(example.input_L) for example in examples])
+    order = rng.permutation(len(examples))
     groups: list[np.ndarray] = []
     for start in range(0, len(order), batch_size * BUCKET_BATCHES):
         run = order[start : start + batch_size * BUCKET_BATCHES]
         run = run[np.argsort(lengths[run], kind="stable")]
         groups.extend(run[i : i + batch_size] for i in range(0, len(run), batch_size))
     for number in rng.permutation(len(groups)):
-        yield make_batch(windows, groups[number])
+        yield make_batch(examples, groups[number])
 
 
-def make_batch(windows: Sequence[np.ndarray], window_B: np.ndarray) -> Batch:
-    """Pads the given windows to the longest of them."""
-    longest = max(len(windows[i]) for i in window_B) - 1
-    input_BL = np.zeros((len(window_B), longest), dtype=np.int64)
-    target_BL = np.zeros((len(window_B), longest), dtype=np.int64)
-    for row, index in enumerate(window_B):
-        window = windows[index]
-        input_BL[row, : len(window) - 1] = window[:-1]
-        target_BL[row, : len(window) - 1] = window[1:]
-    return Batch(window_B, input_BL, target_BL)
+def make_batch(examples: Sequence[Example], example_B: np.ndarray) -> Batch:
+    """Pads the given examples to the longest of them."""
+    longest = max(len(examples[i].input_L) for i in example_B)
+    input_BL = np.zeros((len(example_B), longest), dtype=np.int64)
+    target_BL = np.zeros((len(example_B), longest), dtype=np.int64)
+    for row, index in enumerate(example_B):
+        example = examples[index]
+        input_BL[row, : len(example.input_L)] = example.input_L
+        target_BL[row, : len(example.target_L)] = example.target_L
+    return Batch(example_B, input_BL, target_BL)
 
 
-def num_batches(num_windows: int, batch_size: int) -> int:
+def num_batches(num_examples: int, batch_size: int) -> int:
     """How many batches an epoch has."""
-    whole, rest = divmod(num_windows, batch_size * BUCKET_BATCHES)
+    whole, rest = divmod(num_examples, batch_size * BUCKET_BATCHES)
     return whole * BUCKET_BATCHES + -(-rest // batch_size)

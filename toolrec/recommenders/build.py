@@ -21,13 +21,13 @@ from toolrec.errors import CheckpointError, ConfigError, DataError
 from toolrec.files import atomic_folder
 from toolrec.recommenders import checkpoint
 from toolrec.recommenders.attribute import AttributeEncoderModel, attribute_values
-from toolrec.recommenders.batches import make_windows
+from toolrec.recommenders.backbone import BackboneModel
 from toolrec.recommenders.config import RecommendersConfig
 from toolrec.recommenders.fitting import FitResult, fit
+from toolrec.recommenders.frozen import FrozenStates, frozen_for_now
 from toolrec.recommenders.popularity import count_items
-from toolrec.recommenders.sasrec import SASRecModel
-from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, FrozenStates, ValidationSet, validation_set
-from toolrec.recommenders.validation import full_ranking, mean_ndcg
+from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, new_backbone
+from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, validation_set
 
 BACKBONE_TIME_SHARE = 0.6
 """Share of the time budget that the backbone may take where encoders follow; those share what is left."""
@@ -122,7 +122,8 @@ def train_recommenders(
         training.popularity()
         model = training.backbone()
         if names:
-            with FrozenStates(model, training.windows, training.validation, folder=folder) as frozen:
+            examples = model.fixed_examples(training.sequences, mask_share=config.mask_share)
+            with frozen_for_now(model, examples, training.validation, folder=folder) as frozen:
                 for number, name in enumerate(names, start=1):
                     training.encoder(name, number, frozen)
         return training.finish(out)
@@ -134,8 +135,7 @@ class _Training:
         self.start_s = time.monotonic()
         self.encoders_left = num_encoders
         self.sequences = dataset.train_sequences()
-        self.windows = make_windows(self.sequences, model_history_length=config.model_history_length)
-        if not self.windows:
+        if not any(len(sequence) >= 2 for sequence in self.sequences):
             raise DataError(
                 "no user has two items in the training split: there is nothing to learn from", value=str(dataset.path)
             )
@@ -161,23 +161,26 @@ class _Training:
         )
         self._add(report, checkpoint.member_folder(checkpoint.POPULARITY))
 
-    def backbone(self) -> SASRecModel:
+    def backbone(self) -> BackboneModel:
         config, name = self.config, checkpoint.BACKBONE
         seed = member_seed(config.seed, name)
         with seeded(seed):
-            model = SASRecModel(
-                config.backbone, num_items=self.dataset.num_items, model_history_length=config.model_history_length
+            model = new_backbone(
+                config.backbone_kind,
+                config.backbone,
+                num_items=self.dataset.num_items,
+                model_history_length=config.model_history_length,
             ).to(self.device)
         share = BACKBONE_TIME_SHARE if self.encoders_left else 1.0
         result = fit(
-            BackboneTrainee(model, self.sequences, self.validation),
+            BackboneTrainee(model, self.sequences, self.validation, mask_share=config.mask_share),
             config.backbone_fit,
             seed=seed,
             deadline_s=None if config.max_time_s is None else self.start_s + config.max_time_s * share,
         )
         place = checkpoint.member_folder(name)
-        checkpoint.save_backbone(self.folder / place, model, config.backbone)
-        self._add_fitted(name, "sasrec", place, model, result)
+        checkpoint.save_backbone(self.folder / place, model)
+        self._add_fitted(name, model.kind, place, model, result)
         return model
 
     def encoder(self, name: str, number: int, frozen: FrozenStates) -> None:
@@ -187,7 +190,11 @@ class _Training:
         values = attribute_values(self.dataset.pool, name, num_buckets=config.num_buckets)
         with seeded(seed):
             model = AttributeEncoderModel(
-                config.encoder, values, backbone_width=width, model_history_length=config.model_history_length
+                config.encoder,
+                values,
+                backbone_width=width,
+                max_length=frozen.about["max_length"],
+                is_causal=frozen.about["is_causal"],
             ).to(self.device)
         result = fit(EncoderTrainee(name, model, frozen), config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline())
         self.encoders_left -= 1
@@ -264,8 +271,7 @@ def _popularity_ndcg(count_I: np.ndarray, validation: ValidationSet) -> float:
     positions = full_ranking(
         lambda _history_BL, last_B, _places: weight_I1.new_ones(len(last_B), 1),
         weight_I1,
-        histories=validation.histories,
-        targets=validation.targets,
+        validation,
         model_history_length=1,
     )
     return mean_ndcg(positions)

@@ -25,12 +25,13 @@ from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError
 from toolrec.files import read_json, sha256_file, sha256_json, write_json
 from toolrec.recommenders.attribute import AttributeEncoderModel, AttributeRecommender, AttributeValues
+from toolrec.recommenders.backbone import Backbone, BackboneModel
 from toolrec.recommenders.config import TransformerConfig, config_from_json
 from toolrec.recommenders.popularity import Popularity
-from toolrec.recommenders.sasrec import SASRec, SASRecModel
 from toolrec.recommenders.scoring import ScoringRecommender
+from toolrec.recommenders.trainees import BACKBONES, new_backbone
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 BACKBONE = "backbone"
 POPULARITY = "popularity"
@@ -46,10 +47,10 @@ def member_folder(name: str, number: int = 0) -> str:
     return f"attributes/{number:02d}-{slug or 'attribute'}"
 
 
-def save_backbone(folder: Path, model: SASRecModel, config: TransformerConfig) -> None:
+def save_backbone(folder: Path, model: BackboneModel) -> None:
     """Writes the backbone's weights and configuration."""
-    shape = {"num_items": model.item.num_embeddings - 1, "model_history_length": len(model.transformer.position)}
-    _save(folder, model, {"kind": "sasrec", "transformer": asdict(config), **shape})
+    shape = {"num_items": model.num_items, "model_history_length": model.model_history_length}
+    _save(folder, model, {"kind": model.kind, "transformer": asdict(model.config), **shape})
 
 
 def save_encoder(
@@ -59,7 +60,7 @@ def save_encoder(
     shape = {
         "backbone_width": backbone_width,
         "num_values": model.embedding.num_embeddings,
-        "model_history_length": len(model.transformer.position),
+        "max_length": len(model.transformer.position),
     }
     fields = {"kind": "attribute_encoder", "attribute": attribute, "transformer": asdict(config), **shape}
     _save(folder, model, fields)
@@ -179,17 +180,32 @@ def _check_dataset(manifest: Mapping[str, Any], dataset: Dataset, folder: Path) 
         )
 
 
-def _load_backbone(folder: Path, member: Mapping[str, Any], counts: np.ndarray, device: str) -> SASRec:
+def _load_backbone(folder: Path, member: Mapping[str, Any], counts: np.ndarray, device: str) -> Backbone:
+    return Backbone(
+        load_backbone_model(folder, member, num_items=len(counts) - 1), popularity_I=counts, name=BACKBONE, device=device
+    )
+
+
+def load_backbone_model(folder: Path, member: Mapping[str, Any], *, num_items: int) -> BackboneModel:
+    """The backbone's network, in single precision, as training goes on from it.
+
+    Raises:
+        CheckpointError: it is damaged, of an unknown architecture or of another pool.
+    """
     fields, config = _config(folder, member)
+    if fields.get("kind") not in BACKBONES:
+        raise CheckpointError("a backbone of an unknown architecture", value=fields.get("kind"), allowed=list(BACKBONES))
     with _damaged(folder, member):
-        model = SASRecModel(config, num_items=fields["num_items"], model_history_length=fields["model_history_length"])
+        model = new_backbone(
+            fields["kind"], config, num_items=fields["num_items"], model_history_length=fields["model_history_length"]
+        )
         model.load_state_dict(_tensors(folder, member))
-    if model.item.num_embeddings != len(counts):
-        raise CheckpointError("the backbone is of another pool", value=model.item.num_embeddings - 1, allowed=len(counts) - 1)
-    return SASRec(model, popularity_I=counts, name=BACKBONE, device=device)
+    if model.num_items != num_items:
+        raise CheckpointError("the backbone is of another pool", value=model.num_items, allowed=num_items)
+    return model
 
 
-def _load_encoder(folder: Path, member: Mapping[str, Any], backbone: SASRec) -> AttributeRecommender:
+def _load_encoder(folder: Path, member: Mapping[str, Any], backbone: Backbone) -> AttributeRecommender:
     fields, config = _config(folder, member)
     tensors = _tensors(folder, member)
     with _damaged(folder, member):
@@ -203,7 +219,8 @@ def _load_encoder(folder: Path, member: Mapping[str, Any], backbone: SASRec) -> 
             config,
             values,
             backbone_width=backbone.item_DI.shape[0],
-            model_history_length=fields["model_history_length"],
+            max_length=fields["max_length"],
+            is_causal=backbone.model.is_causal,
         )
         model.load_state_dict(tensors)
     return AttributeRecommender(str(member["name"]), model, backbone)

@@ -1,6 +1,6 @@
 """One member's training: epochs, early stopping on validation NDCG@10, a time budget, a log.
 
-Shape suffixes: B windows in the batch, L input positions, D width, T positions with a target.
+Shape suffixes: D width, T positions with a target.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from toolrec.errors import ConfigError
 from toolrec.progress import Progress, track
-from toolrec.recommenders.batches import Batch, batches, num_batches
-from toolrec.recommenders.config import FitConfig
-from toolrec.recommenders.losses import draw_negatives, full_cross_entropy, sampled_softmax
+from toolrec.recommenders.batches import Batch, Example, batches, num_batches
+from toolrec.recommenders.config import FitConfig, Precision
+from toolrec.recommenders.losses import next_item_loss
 
 WARMUP_BATCHES = 50
 """The learning rate rises linearly over so many batches: Adam's first steps are its largest."""
@@ -55,20 +55,23 @@ class Trainee(Protocol):
     """A member in training."""
 
     name: str
-    weight_ID: Tensor
-    """Item embeddings that the states are scored against."""
+
+    @property
+    def weight_ID(self) -> Tensor:
+        """Item embeddings that the states are scored against."""
+        ...
 
     @property
     def model(self) -> nn.Module:
         """What trains."""
         ...
 
-    def windows(self, rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """The windows of one epoch, as `batches.make_windows` cuts them."""
+    def examples(self, rng: np.random.Generator) -> Sequence[Example]:
+        """The examples of one epoch."""
         ...
 
-    def states(self, batch: Batch) -> Tensor:
-        """States of the batch's positions, `[B, L, D]`."""
+    def target_states(self, batch: Batch) -> Tensor:
+        """States at the batch's positions with a target, row by row, `[T, D]`."""
         ...
 
     def validate(self) -> float:
@@ -76,26 +79,54 @@ class Trainee(Protocol):
         ...
 
 
-def fit(trainee: Trainee, config: FitConfig, *, seed: int, deadline_s: float | None = None) -> FitResult:
+def fit(
+    trainee: Trainee,
+    config: FitConfig,
+    *,
+    seed: int,
+    deadline_s: float | None = None,
+    on_epoch: Callable[[EpochLog], None] | None = None,
+) -> FitResult:
     """Trains until validation stops getting better, the epochs are done or the time is over; keeps the best epoch.
 
     Args:
         seed: of windows, the order of batches, dropout and negatives; the process's own random state is left as it was.
         deadline_s: a `time.monotonic()` at which to stop, the epoch under way included.
+        on_epoch: told of every epoch when it has been validated; the model then holds that epoch's validated weights.
 
     Raises:
         ConfigError: the loss is no longer a finite number.
     """
-    first = trainee.windows(np.random.default_rng(seed))  # later epochs may have a few windows more or less
+    first = trainee.examples(np.random.default_rng(seed))  # later epochs may have a few more or less
     total = config.max_epochs * num_batches(len(first), config.batch_size)
     devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
     with torch.random.fork_rng(devices=devices), track(f"training {trainee.name}", total=total, unit="batches") as bar:
         torch.manual_seed(seed)
-        return _Fit(trainee, config, seed=seed, deadline_s=deadline_s).run(bar)
+        return _Fit(trainee, config, first, seed=seed, deadline_s=deadline_s).run(bar, on_epoch)
+
+
+def working_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type of a training's products: bfloat16 where asked for, or where it is fast."""
+    if precision == "auto":
+        if device.type == "cuda":
+            is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            can = torch.cpu.get_capabilities()
+            is_fast = bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+        return torch.bfloat16 if is_fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _target_shares(examples: Sequence[Example], *, num_items: int) -> Tensor:
+    count_I = np.bincount(np.concatenate([example.target_L for example in examples]), minlength=num_items + 1)
+    count_I[0] = 0
+    return torch.from_numpy(count_I / max(count_I.sum(), 1))
 
 
 class _Fit:
-    def __init__(self, trainee: Trainee, config: FitConfig, *, seed: int, deadline_s: float | None) -> None:
+    def __init__(
+        self, trainee: Trainee, config: FitConfig, first: Sequence[Example], *, seed: int, deadline_s: float | None
+    ) -> None:
         self.trainee, self.config = trainee, config
         self.deadline_s = math.inf if deadline_s is None else deadline_s
         self.rng = np.random.default_rng(seed)
@@ -104,12 +135,14 @@ class _Fit:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
         )
+        self.dtype = working_dtype(config.precision, trainee.weight_ID.device)
+        self.share_I = _target_shares(first, num_items=len(trainee.weight_ID) - 1)
         self.average = [p.detach().clone() for p in parameters]
         self.parameters = parameters
         self.num_steps = 0
         self.note = ""
 
-    def run(self, bar: Progress) -> FitResult:
+    def run(self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None) -> FitResult:
         start_s = time.monotonic()
         log: list[EpochLog] = []
         best, best_epoch, best_state = -1.0, 0, self.trainee.model.state_dict()
@@ -129,6 +162,8 @@ class _Fit:
             )
             if ndcg > best:
                 best, best_epoch, best_state = ndcg, epoch, copy.deepcopy(self.trainee.model.state_dict())
+            if on_epoch is not None:
+                on_epoch(log[-1])
             self._exchange()
             self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {best:.4f})"
             bar.advance(0, note=self.note)
@@ -151,8 +186,8 @@ class _Fit:
     def _epoch(self, bar: Progress) -> float:
         self.trainee.model.train()
         losses = []
-        windows = self.trainee.windows(self.rng)
-        for batch in batches(windows, batch_size=self.config.batch_size, rng=self.rng):
+        examples = self.trainee.examples(self.rng)
+        for batch in batches(examples, batch_size=self.config.batch_size, rng=self.rng):
             losses.append(self._step(batch))
             bar.advance(1, note=self.note)
             if time.monotonic() >= self.deadline_s:
@@ -191,16 +226,16 @@ class _Fit:
 
     def _loss(self, batch: Batch) -> Tensor:
         weight_ID = self.trainee.weight_ID
-        states_BLD = self.trainee.states(batch)
-        is_real_BL = torch.from_numpy(batch.target_BL > 0).to(weight_ID.device)
         target_T = torch.from_numpy(batch.target_BL[batch.target_BL > 0]).to(weight_ID.device)
-        states_TD = states_BLD[is_real_BL]
-        if self.config.loss == "cross_entropy":
-            return full_cross_entropy(states_TD, weight_ID, target_T)
-        negative_N = draw_negatives(len(weight_ID) - 1, self.config.num_negatives, self.generator)
-        return sampled_softmax(states_TD, weight_ID, target_T, negative_N.to(weight_ID.device))
+        with self._autocast():
+            states_TD = self.trainee.target_states(batch)
+        return next_item_loss(states_TD, weight_ID, target_T, config=self.config, share_I=self.share_I, generator=self.generator)
+
+    def _autocast(self) -> torch.autocast:
+        is_half = self.dtype == torch.bfloat16
+        return torch.autocast(self.trainee.weight_ID.device.type, dtype=torch.bfloat16, enabled=is_half)
 
     def _validate(self) -> float:
         self.trainee.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             return self.trainee.validate()

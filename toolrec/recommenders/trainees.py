@@ -1,157 +1,71 @@
-"""The two kinds of members in training, and what they share: windows, the validation set, the frozen states.
+"""The kinds of members in training: a backbone, and an attribute encoder on a frozen one.
 
-Shape suffixes: B rows of the batch, L input positions, D the backbone's width.
+Shape suffixes: B examples in the batch, L input positions, D the backbone's width, T positions with a target.
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolrec.data import Dataset
 from toolrec.recommenders.attribute import AttributeEncoderModel
-from toolrec.recommenders.batches import Batch, make_batch, make_windows
+from toolrec.recommenders.backbone import BackboneModel, query_of
+from toolrec.recommenders.batches import Batch, Example
+from toolrec.recommenders.bert4rec import BERT4RecModel
+from toolrec.recommenders.config import BackboneKind, TransformerConfig
+from toolrec.recommenders.frozen import FrozenStates
 from toolrec.recommenders.sasrec import SASRecModel
-from toolrec.recommenders.validation import full_ranking, mean_ndcg
+from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg
 
-IN_MEMORY_BYTES = 256 * 2**20
-"""Frozen states above this are kept in a temporary memory-mapped file."""
-
-VALIDATION_SEED = 0
-"""Seed of the validation sample: the same users in every training, so that figures can be compared."""
-
-_log = logging.getLogger(__name__)
+BACKBONES: dict[BackboneKind, type[SASRecModel] | type[BERT4RecModel]] = {"sasrec": SASRecModel, "bert4rec": BERT4RecModel}
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationSet:
-    """Histories without the last two items, and the item that comes next."""
-
-    histories: list[np.ndarray]
-    targets: np.ndarray
+def new_backbone(kind: BackboneKind, config: TransformerConfig, *, num_items: int, model_history_length: int) -> BackboneModel:
+    """An untrained backbone."""
+    return BACKBONES[kind](config, num_items=num_items, model_history_length=model_history_length)
 
 
-def validation_set(dataset: Dataset, *, max_users: int) -> ValidationSet:
-    """The fixed sample of users that validation positions for; all of them where there are no more than `max_users`."""
-    users = dataset.sample_users(max_users if max_users < dataset.num_users else None, VALIDATION_SEED)
-    histories = [np.asarray(dataset.history(int(user), "valid"), dtype=np.int64) for user in users]
-    targets = np.array([dataset.target(int(user), "valid") for user in users], dtype=np.int64)
-    return ValidationSet(histories, targets)
+def at_targets(states_BLD: Tensor, batch: Batch) -> Tensor:
+    """The states at positions that have a target, row by row, `[T, D]`."""
+    return states_BLD[torch.from_numpy(batch.target_BL > 0).to(states_BLD.device)]
 
 
 class BackboneTrainee:
-    """The backbone in training: all its weights."""
+    """A backbone in training: all its weights."""
 
     name = "backbone"
 
-    def __init__(self, model: SASRecModel, sequences: Sequence[np.ndarray], validation: ValidationSet) -> None:
-        self.model = model
+    def __init__(
+        self, model: BackboneModel, sequences: Sequence[np.ndarray], validation: ValidationSet, *, mask_share: float
+    ) -> None:
+        self.model, self.mask_share = model, mask_share
         self.sequences, self.validation = sequences, validation
-        self.model_history_length = len(model.transformer.position)
-        self.weight_ID: Tensor = model.item.weight
 
-    def windows(self, rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """The training sequences, cut anew."""
-        return make_windows(self.sequences, model_history_length=self.model_history_length, rng=rng)
+    @property
+    def weight_ID(self) -> Tensor:
+        """The item embeddings, which train too."""
+        return self.model.weight_ID
 
-    def states(self, batch: Batch) -> Tensor:
+    def examples(self, rng: np.random.Generator) -> Sequence[Example]:
+        """The training sequences, cut and masked anew."""
+        return self.model.examples(self.sequences, rng=rng, mask_share=self.mask_share)
+
+    def target_states(self, batch: Batch) -> Tensor:
         """The model's states."""
-        states_BLD: Tensor = self.model(torch.from_numpy(batch.input_BL).to(self.weight_ID.device))
-        return states_BLD
+        return at_targets(self.model(torch.from_numpy(batch.input_BL).to(self.weight_ID.device)), batch)
 
     def validate(self) -> float:
         """NDCG@10 over the validation set."""
         positions = full_ranking(
-            lambda history_BL, last_B, _: self.model.last(history_BL, last_B),
+            lambda history_BL, last_B, _: self.model.last(*self.model.query(history_BL, last_B)),
             self.weight_ID,
-            histories=self.validation.histories,
-            targets=self.validation.targets,
-            model_history_length=self.model_history_length,
+            self.validation,
+            model_history_length=self.model.model_history_length,
         )
         return mean_ndcg(positions)
-
-
-class FrozenStates:
-    """States of the frozen backbone at every training position, computed once for all attribute encoders.
-
-    Use as a context manager: a memory-mapped file, if one was needed, is gone afterwards.
-
-    Args:
-        folder: where the temporary file goes.
-        in_memory_bytes: states above this go to the file.
-    """
-
-    def __init__(
-        self,
-        model: SASRecModel,
-        windows: Sequence[np.ndarray],
-        validation: ValidationSet,
-        *,
-        folder: Path,
-        in_memory_bytes: int = IN_MEMORY_BYTES,
-    ) -> None:
-        self.windows, self.validation = windows, validation
-        self.weight_ID: Tensor = model.item.weight.detach()
-        self.model_history_length = len(model.transformer.position)
-        self.starts = np.concatenate([[0], np.cumsum([len(w) - 1 for w in windows])])
-        shape = (int(self.starts[-1]), model.item.embedding_dim)
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if shape[0] * shape[1] * 4 <= in_memory_bytes:
-            self.state_PD: np.ndarray = np.empty(shape, dtype=np.float32)
-        else:
-            self._temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".frozen-states-")
-            place = Path(self._temporary.name) / "states.f32"
-            self.state_PD = np.memmap(place, dtype=np.float32, mode="w+", shape=shape)
-        self.last_UD = np.empty((len(validation.histories), shape[1]), dtype=np.float32)
-        self._compute(model)
-        _log.info("backbone states computed once: %d training positions, width %d", *shape)
-
-    def __enter__(self) -> FrozenStates:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
-
-    def rows(self, window_B: np.ndarray, *, length: int) -> Tensor:
-        """States of the given windows, right-padded with zeros to `length`."""
-        states_BLD = np.zeros((len(window_B), length, self.state_PD.shape[1]), dtype=np.float32)
-        for row, window in enumerate(window_B):
-            start, end = self.starts[window], self.starts[window + 1]
-            states_BLD[row, : end - start] = self.state_PD[start:end]
-        return torch.from_numpy(states_BLD)
-
-    @torch.no_grad()
-    def _compute(self, model: SASRecModel) -> None:
-        model.eval()
-        device = self.weight_ID.device
-        order = np.argsort([len(w) for w in self.windows], kind="stable")
-        for start in range(0, len(order), 64):
-            batch = make_batch(self.windows, order[start : start + 64])
-            states_BLD = model(torch.from_numpy(batch.input_BL).to(device)).cpu().numpy()
-            for row, window in enumerate(batch.window_B):
-                length = len(self.windows[window]) - 1
-                self.state_PD[self.starts[window] : self.starts[window + 1]] = states_BLD[row, :length]
-
-        def keep(history_BL: Tensor, last_B: Tensor, places: np.ndarray) -> Tensor:
-            state_BD = model.last(history_BL, last_B)
-            self.last_UD[places] = state_BD.cpu().numpy()
-            return state_BD
-
-        full_ranking(
-            keep,
-            self.weight_ID,
-            histories=self.validation.histories,
-            targets=self.validation.targets,
-            model_history_length=self.model_history_length,
-        )
 
 
 class EncoderTrainee:
@@ -159,18 +73,19 @@ class EncoderTrainee:
 
     def __init__(self, name: str, model: AttributeEncoderModel, frozen: FrozenStates) -> None:
         self.name, self.model, self.frozen = name, model, frozen
-        self.weight_ID = frozen.weight_ID
+        self.weight_ID = frozen.weight_ID.to(model.embedding.weight.device)
 
-    def windows(self, rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """The windows whose backbone states are known: the same every epoch."""
-        return self.frozen.windows
+    def examples(self, rng: np.random.Generator) -> Sequence[Example]:
+        """The examples whose backbone states are known: the same every epoch."""
+        return self.frozen.examples
 
-    def states(self, batch: Batch) -> Tensor:
+    def target_states(self, batch: Batch) -> Tensor:
         """The encoder's states over the backbone's frozen ones."""
         device = self.weight_ID.device
-        frozen_BLD = self.frozen.rows(batch.window_B, length=batch.input_BL.shape[1])
-        states_BLD: Tensor = self.model(torch.from_numpy(batch.input_BL).to(device), frozen_BLD.to(device))
-        return states_BLD
+        side_BLS = self.model.side(torch.from_numpy(batch.input_BL).to(device))
+        side_TS = at_targets(side_BLS, batch)
+        frozen_TD = self.frozen.target_states(batch.example_B).to(device)
+        return self.model.join(frozen_TD.to(side_TS.dtype), side_TS)
 
     def validate(self) -> float:
         """NDCG@10 over the validation set."""
@@ -178,15 +93,14 @@ class EncoderTrainee:
         device = self.weight_ID.device
 
         def state_of(history_BL: Tensor, last_B: Tensor, places: np.ndarray) -> Tensor:
-            frozen_BD = torch.from_numpy(self.frozen.last_UD[places]).to(device)
-            return self.model.last(history_BL, last_B, frozen_BD, value_IS)
+            frozen_BD = torch.from_numpy(self.frozen.last_UD[places]).to(device, dtype=torch.float32)
+            asked = query_of(history_BL, last_B, mask_index=self.frozen.about["mask_index"])
+            return self.model.last(*asked, frozen_BD, value_IS)
 
-        validation = self.frozen.validation
         positions = full_ranking(
             state_of,
             self.weight_ID,
-            histories=validation.histories,
-            targets=validation.targets,
-            model_history_length=self.frozen.model_history_length,
+            self.frozen.validation,
+            model_history_length=self.frozen.about["model_history_length"],
         )
         return mean_ndcg(positions)

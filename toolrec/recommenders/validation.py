@@ -6,15 +6,37 @@ Shape suffixes: B users in the block, I items plus padding, D width, L history l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from toolrec.data import Dataset
+
 BLOCK_USERS = 64
+
+VALIDATION_SEED = 0
+"""Seed of the validation sample: the same users in every training, so that figures can be compared."""
 
 StateOf = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 """Last states `[B, D]` of right-padded histories `[B, L]`, their last positions `[B]` and their places in the set `[B]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """Histories without the last two items, and the item that comes next."""
+
+    histories: list[np.ndarray]
+    targets: np.ndarray
+
+
+def validation_set(dataset: Dataset, *, max_users: int) -> ValidationSet:
+    """The fixed sample of users that validation positions for; all of them where there are no more than `max_users`."""
+    users = dataset.sample_users(max_users if max_users < dataset.num_users else None, VALIDATION_SEED)
+    histories = [np.asarray(dataset.history(int(user), "valid"), dtype=np.int64) for user in users]
+    targets = np.array([dataset.target(int(user), "valid") for user in users], dtype=np.int64)
+    return ValidationSet(histories, targets)
 
 
 def position_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
@@ -39,9 +61,8 @@ def mean_recall(position_B: np.ndarray, *, k: int = 10) -> float:
 def full_ranking(
     state_of: StateOf,
     weight_ID: Tensor,
+    users: ValidationSet,
     *,
-    histories: Sequence[np.ndarray],
-    targets: np.ndarray,
     model_history_length: int,
 ) -> np.ndarray:
     """1-based positions of the targets among the whole pool, the history's items masked.
@@ -49,11 +70,12 @@ def full_ranking(
     Args:
         state_of: gives the last states of a block.
         weight_ID: item embeddings; scores are inner products with the states.
-        histories: oldest first, one a user, at least one item each.
+        users: histories, oldest first, at least one item each, and targets.
 
     Returns:
-        position_B: int64, in the order of `histories`. A target that is also in the history comes after all others.
+        position_B: int64, in the order of the users. A target that is also in the history comes after all others.
     """
+    histories, targets = users.histories, users.targets
     positions = np.zeros(len(histories), dtype=np.int64)
     order = np.argsort([min(len(h), model_history_length) for h in histories], kind="stable")
     device = weight_ID.device
@@ -61,7 +83,7 @@ def full_ranking(
         block = order[start : start + BLOCK_USERS]
         history_BL, last_B = pad_last([histories[i] for i in block], model_history_length=model_history_length)
         state_BD = state_of(history_BL.to(device), last_B.to(device), block)
-        score_BI = state_BD @ weight_ID.T
+        score_BI = (state_BD.to(weight_ID.dtype) @ weight_ID.T).to(weight_ID.dtype)
         score_BI[:, 0] = -torch.inf
         rows = np.repeat(np.arange(len(block)), [len(histories[i]) for i in block])
         seen = np.concatenate([histories[i] for i in block]).astype(np.int64)

@@ -1,0 +1,180 @@
+"""What the backbones share: the network's outline, and a trained one as a recommender.
+
+Shape suffixes: B users in the batch, L history length, D width, I items plus padding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolrec.recommenders.batches import Example
+from toolrec.recommenders.config import BackboneKind, TransformerConfig
+from toolrec.recommenders.scoring import ScoringRecommender, clean_history
+from toolrec.recommenders.transformer import Transformer
+
+KEPT_STATES = 8192
+"""Histories whose backbone state is kept: about 10 MB at width 128."""
+
+
+class BackboneModel(nn.Module, ABC):
+    """Item embeddings, a Transformer, and inner products with the same item embeddings.
+
+    Args:
+        num_tokens: rows of the embedding after padding: the items, and what a model reads besides them.
+        max_length: positions of the Transformer.
+        is_causal: whether a position sees only what stands before it.
+    """
+
+    kind: BackboneKind
+    """How checkpoints call it."""
+
+    mask_index: int | None = None
+    """What it reads at masked positions; None for a model that knows no masks."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        num_items: int,
+        num_tokens: int,
+        model_history_length: int,
+        max_length: int,
+        is_causal: bool,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items, self.model_history_length = num_items, model_history_length
+        self.item = nn.Embedding(num_tokens + 1, config.width, padding_idx=0)
+        self.transformer = Transformer(config, max_length=max_length, is_causal=is_causal)
+        nn.init.normal_(self.item.weight, std=config.width**-0.5)
+        with torch.no_grad():
+            self.item.weight[0].zero_()
+
+    @property
+    def weight_ID(self) -> Tensor:
+        """Embeddings of padding and the items: what states are scored against."""
+        return self.item.weight[: self.num_items + 1]
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a position sees only what stands before it."""
+        return self.transformer.is_causal
+
+    @property
+    def max_length(self) -> int:
+        """Positions that the Transformer has."""
+        return len(self.transformer.position)
+
+    def forward(self, input_BL: Tensor) -> Tensor:
+        """States of every position, `[B, L, D]`."""
+        states_BLD: Tensor = self.transformer(self.item(input_BL), input_BL)
+        return states_BLD
+
+    def last(self, input_BL: Tensor, last_B: Tensor) -> Tensor:
+        """States of the positions `last_B` of a query, `[B, D]`."""
+        return self.transformer.last(self.item(input_BL), input_BL, last_B)
+
+    def query(self, history_BL: Tensor, last_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read to find the item that follows right-padded histories, and the position where the answer stands."""
+        return query_of(history_BL, last_B, mask_index=self.mask_index)
+
+    @abstractmethod
+    def examples(self, sequences: Sequence[np.ndarray], *, rng: np.random.Generator, mask_share: float) -> list[Example]:
+        """One epoch's training examples, cut and masked anew."""
+
+    @abstractmethod
+    def fixed_examples(self, sequences: Sequence[np.ndarray], *, mask_share: float) -> list[Example]:
+        """Examples in which every item but a sequence's first is a target, the same at every call: for frozen states."""
+
+
+def query_of(history_BL: Tensor, last_B: Tensor, *, mask_index: int | None) -> tuple[Tensor, Tensor]:
+    """The histories themselves, whose last position answers; or, with a mask after their last item, that mask's position."""
+    if mask_index is None:
+        return history_BL, last_B
+    asked_B = last_B + 1
+    return F.pad(history_BL, (0, 1)).scatter(1, asked_B[:, None], mask_index), asked_B
+
+
+class StateRecommender(ScoringRecommender):
+    """A recommender that scores by inner products of a history's state with frozen item embeddings.
+
+    Histories go through the model one by one: on a CPU that is as fast as padded batches, and a list cannot depend on what
+    else is in the batch. Inference is in float64, and scores are rounded to 4 decimals when they become a list: another
+    number of threads changes bits far below that. A history without items gets the training split's popularity.
+
+    Args:
+        weight_ID: item embeddings.
+        popularity_I: training counts, for histories without items.
+        model_history_length: how many last items are read.
+    """
+
+    def __init__(self, name: str, *, weight_ID: Tensor, popularity_I: np.ndarray, model_history_length: int) -> None:
+        super().__init__(name, num_items=len(weight_ID) - 1)
+        self.item_DI = weight_ID.T
+        self.popularity_I = np.asarray(popularity_I, dtype=np.float64)
+        self.model_history_length = model_history_length
+
+    @abstractmethod
+    def last_state(self, history_L: np.ndarray) -> Tensor:
+        """State of a history of 1 to `model_history_length` items, float64 `[1, D]`."""
+
+    @torch.inference_mode()
+    def score(self, history_BL: np.ndarray) -> np.ndarray:
+        """Scores every item: float64 `[B, num_items + 1]`, column 0 is -inf.
+
+        Raises:
+            DataError: an index is not in the pool.
+        """
+        score_BI = np.empty((len(history_BL), self.num_items + 1))
+        for row, history in enumerate(history_BL):
+            history_L = clean_history(history, num_items=self.num_items)[-self.model_history_length :]
+            if len(history_L):
+                score_BI[row] = (self.last_state(history_L) @ self.item_DI)[0].cpu().numpy()
+            else:
+                score_BI[row] = self.popularity_I
+        score_BI[:, 0] = -np.inf
+        return score_BI
+
+
+class Backbone(StateRecommender):
+    """The plain backbone as a recommender.
+
+    It keeps the states of the last `KEPT_STATES` histories: every attribute encoder, the fusion and a repeated call with
+    another k start from the same state.
+
+    Args:
+        model: a trained model; it is moved to float64 and frozen.
+    """
+
+    def __init__(self, model: BackboneModel, *, popularity_I: np.ndarray, name: str = "backbone", device: str = "cpu") -> None:
+        self.model = model.to(device=device, dtype=torch.float64).eval().requires_grad_(False)
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        super().__init__(
+            name, weight_ID=model.weight_ID, popularity_I=popularity_I, model_history_length=model.model_history_length
+        )
+
+    def query(self, history_L: np.ndarray) -> tuple[Tensor, Tensor]:
+        """What the model reads for one history, as a batch of one, and the position of its answer."""
+        device = self.item_DI.device
+        history_1L = torch.from_numpy(history_L.astype(np.int64)).unsqueeze(0).to(device)
+        return self.model.query(history_1L, torch.tensor([len(history_L) - 1], device=device))
+
+    @torch.inference_mode()
+    def last_state(self, history_L: np.ndarray) -> Tensor:
+        """The backbone's state of a history."""
+        key = hashlib.blake2b(np.ascontiguousarray(history_L).tobytes(), digest_size=16).digest()
+        state = self._kept.get(key)
+        if state is None:
+            state = self.model.last(*self.query(history_L))
+            self._kept[key] = state
+            if len(self._kept) > KEPT_STATES:
+                self._kept.popitem(last=False)
+        return state
