@@ -56,30 +56,19 @@ def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int] | np.nda
         k: length of the lists; a row with fewer items left gives a shorter list.
         seen: for each row the item indexes to mask, or None for no masking.
     """
-    num_items = score_BI.shape[1] - 1
-    rounded_BI = np.round(score_BI, SCORE_DECIMALS)
-    rounded_BI[:, 0] = -np.inf
-    if seen is not None:
-        for row, items in enumerate(seen):
-            rounded_BI[row, np.asarray(items, dtype=np.int64)] = -np.inf
-    rounded_BI[np.isnan(rounded_BI)] = -np.inf
-    allowed_BI = np.isfinite(rounded_BI)
-    # One integer per item that orders by score first and by smaller index next: no two are equal, so a partial sort is exact.
-    scaled = np.where(allowed_BI, np.rint(rounded_BI * 10**SCORE_DECIMALS), 0).astype(np.int64)
-    key_BI = scaled * (num_items + 1) + (num_items - np.arange(num_items + 1, dtype=np.int64))
-    key_BI[~allowed_BI] = -np.iinfo(np.int64).max  # not `min`: that one has no negative, and would sort first below
-    width = min(k, num_items + 1)
-    best_BK = (
-        np.argpartition(-key_BI, width - 1, axis=1)[:, :width]
-        if width <= num_items
-        else np.tile(np.arange(num_items + 1), (len(key_BI), 1))
-    )
-    order_BK = np.argsort(-np.take_along_axis(key_BI, best_BK, axis=1), axis=1, kind="stable")
-    best_BK = np.take_along_axis(best_BK, order_BK, axis=1)
     lists = []
-    for row, indexes in enumerate(best_BK):
-        kept = [int(i) for i in indexes if allowed_BI[row, i]][:k]
-        lists.append([RankedItem(item_index=i, score=float(rounded_BI[row, i])) for i in kept])
+    for row, score_I in enumerate(score_BI):
+        rounded_I = np.round(score_I, SCORE_DECIMALS)
+        rounded_I[0] = -np.inf
+        if seen is not None:
+            rounded_I[np.asarray(seen[row], dtype=np.int64)] = -np.inf
+        is_allowed_I = np.isfinite(rounded_I)
+        if k < np.count_nonzero(is_allowed_I):
+            rounded_I[~is_allowed_I] = -np.inf
+            is_allowed_I &= rounded_I >= np.partition(rounded_I, -k)[-k]
+        (best,) = np.nonzero(is_allowed_I)
+        best = best[np.lexsort((best, -rounded_I[best]))][:k]
+        lists.append([RankedItem(item_index=int(i), score=float(rounded_I[i])) for i in best])
     return lists
 
 

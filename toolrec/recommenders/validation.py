@@ -15,6 +15,8 @@ from torch import Tensor
 from toolrec.data import Dataset
 
 BLOCK_USERS = 64
+BLOCK_SCORES = 2**24
+"""Users are ranked at a time so that no more scores than this are held, and at most `BLOCK_USERS`."""
 
 VALIDATION_SEED = 0
 """Seed of the validation sample: the same users in every training, so that figures can be compared."""
@@ -79,8 +81,9 @@ def full_ranking(
     positions = np.zeros(len(histories), dtype=np.int64)
     order = np.argsort([min(len(h), model_history_length) for h in histories], kind="stable")
     device = weight_ID.device
-    for start in range(0, len(order), BLOCK_USERS):
-        block = order[start : start + BLOCK_USERS]
+    num_users = max(1, min(BLOCK_USERS, BLOCK_SCORES // len(weight_ID)))
+    for start in range(0, len(order), num_users):
+        block = order[start : start + num_users]
         history_BL, last_B = pad_last([histories[i] for i in block], model_history_length=model_history_length)
         state_BD = state_of(history_BL.to(device), last_B.to(device), block)
         score_BI = (state_BD.to(weight_ID.dtype) @ weight_ID.T).to(weight_ID.dtype)
