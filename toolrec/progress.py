@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,13 +31,20 @@ def track(description: str, *, total: int, unit: str, done: int = 0) -> Iterator
         unit: the unit in the plural, as in `users`.
         done: units finished before (a resumed run).
     """
-    if sys.stderr.isatty():
+    if not is_first_process():
+        yield _Silent()
+    elif sys.stderr.isatty():
         with _bar(description, total, unit, done) as bar:
             yield bar
     else:
         plain = _Plain(description, total, unit, done)
         yield plain
         plain.close()
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for those that torchrun started together; a process of its own always does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
@@ -68,6 +76,11 @@ def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Progres
                 display.update(task, advance=count, rate=f"{rate:.1f} {unit}/s", note=note)
 
         yield Bar()
+
+
+class _Silent:
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        """Nothing: the first process tells."""
 
 
 class _Plain:

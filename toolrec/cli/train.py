@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from toolrec.files import shared_path
+from toolrec.progress import is_first_process
 
 if TYPE_CHECKING:
     from toolrec.data import Dataset
@@ -65,7 +66,8 @@ def train(
     place = out or Path("recommenders") / dataset.path.absolute().name
     shared_path(place)  # refuses what a submitted job would lose
     report = train_recommenders(dataset, config, out=place, attributes=names, device=device)
-    _show(report, dataset)
+    if is_first_process():
+        _show(report, dataset)
 
 
 def _configure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from toolrec.recommenders.backbone import BackboneModel
 from toolrec.recommenders.config import RecommendersConfig
 from toolrec.recommenders.fitting import FitResult, fit
 from toolrec.recommenders.frozen import FrozenStates, frozen_for_now
+from toolrec.recommenders.parallel import Group, joined
 from toolrec.recommenders.popularity import count_items
 from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, new_backbone
 from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, validation_set
@@ -117,7 +119,7 @@ def train_recommenders(
         raise CheckpointError(
             "the output place is not a recommenders' folder, and is not replaced", value=str(out), hint="give another --out"
         )
-    with atomic_folder(out) as folder:
+    with joined(is_cuda=torch_device == "cuda") as group, _folder_of(out, group) as folder:
         training = _Training(dataset, config, folder, device=torch_device, num_encoders=len(names))
         training.popularity()
         model = training.backbone()
@@ -127,6 +129,17 @@ def train_recommenders(
                 for number, name in enumerate(names, start=1):
                     training.encoder(name, number, frozen)
         return training.finish(out)
+
+
+@contextlib.contextmanager
+def _folder_of(out: Path, group: Group) -> Iterator[Path]:
+    """The first process's folder becomes `out`; the others' is thrown away."""
+    if group.is_first:
+        with atomic_folder(out) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place)
 
 
 class _Training:

@@ -21,6 +21,7 @@ from toolrec.progress import Progress, track
 from toolrec.recommenders.batches import Batch, Example, batches, num_batches
 from toolrec.recommenders.config import FitConfig, Precision
 from toolrec.recommenders.losses import next_item_loss
+from toolrec.recommenders.parallel import current_group
 
 WARMUP_BATCHES = 50
 """The learning rate rises linearly over so many batches: Adam's first steps are its largest."""
@@ -101,7 +102,7 @@ def fit(
     total = config.max_epochs * num_batches(len(first), config.batch_size)
     devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
     with torch.random.fork_rng(devices=devices), track(f"training {trainee.name}", total=total, unit="batches") as bar:
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + current_group().position)
         return _Fit(trainee, config, first, seed=seed, deadline_s=deadline_s).run(bar, on_epoch)
 
 
@@ -127,7 +128,7 @@ class _Fit:
     def __init__(
         self, trainee: Trainee, config: FitConfig, first: Sequence[Example], *, seed: int, deadline_s: float | None
     ) -> None:
-        self.trainee, self.config = trainee, config
+        self.trainee, self.config, self.group = trainee, config, current_group()
         self.deadline_s = math.inf if deadline_s is None else deadline_s
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -167,7 +168,7 @@ class _Fit:
             self._exchange()
             self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {best:.4f})"
             bar.advance(0, note=self.note)
-            if time.monotonic() >= self.deadline_s:
+            if self._is_over():
                 stopped_by = "time"
                 break
             if epoch - best_epoch >= self.config.patience:
@@ -190,7 +191,7 @@ class _Fit:
         for batch in batches(examples, batch_size=self.config.batch_size, rng=self.rng):
             losses.append(self._step(batch))
             bar.advance(1, note=self.note)
-            if time.monotonic() >= self.deadline_s:
+            if self._is_over():
                 break
         return float(np.mean(losses))
 
@@ -198,16 +199,21 @@ class _Fit:
         self.num_steps += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, self.num_steps / WARMUP_BATCHES)
-        loss = self._loss(batch)
-        value = loss.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        part = self.group.part(batch)
+        num_targets = int(np.count_nonzero(part.target_BL))
+        value = 0.0
+        if num_targets:
+            loss = self._loss(part)
+            value = loss.item()
+            loss.backward()  # type: ignore[no-untyped-call]
+        value = self.group.average(self.parameters, value, num_targets)
         if not math.isfinite(value):
             raise ConfigError(
                 f"training {self.trainee.name} diverged: the loss is no longer a finite number",
                 value=value,
                 hint=f"use a learning rate below {self.config.learning_rate:g}",
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._follow()
         return value
@@ -238,4 +244,9 @@ class _Fit:
     def _validate(self) -> float:
         self.trainee.model.eval()
         with torch.no_grad(), self._autocast():
-            return self.trainee.validate()
+            return self.group.agree(self.trainee.validate() if self.group.is_first else 0.0)
+
+    def _is_over(self) -> bool:
+        if math.isinf(self.deadline_s):
+            return False
+        return bool(self.group.agree(time.monotonic() >= self.deadline_s))
