@@ -122,6 +122,27 @@ def test_a_diverging_loss_stops_with_the_reason():
         fit(DivergingTrainee(), FitConfig(learning_rate=0.01, batch_size=16), seed=0)
 
 
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_a_kept_backbone_stays_and_gets_new_encoders(dataset, new_config, tmp_path, kind):
+    config = short(replace(new_config(), backbone_kind=kind))
+    train_recommenders(dataset, config, out=tmp_path / "a", attributes=["tags"])
+    report = train_recommenders(dataset, config, out=tmp_path / "a", attributes=["colour"], backbone=tmp_path / "a")
+    assert [member.name for member in report.members] == ["popularity", "backbone", "colour"]
+    again = train_recommenders(dataset, config, out=tmp_path / "b", attributes=["colour"])
+    assert same(weights(tmp_path / "a", "backbone"), weights(tmp_path / "b", "backbone"))
+    assert same(weights(tmp_path / "a", "attributes/01-colour"), weights(tmp_path / "b", "attributes/01-colour"))
+    assert report.members[1].num_epochs == again.members[1].num_epochs == 2
+    rows = list(csv.DictReader((tmp_path / "a" / "training_log.csv").open()))
+    assert [row["member"] for row in rows] == ["backbone"] * 2 + ["colour"] * 2
+
+
+def test_a_backbone_of_another_data_set_is_not_kept(dataset, new_dataset, new_config, tmp_path):
+    train_recommenders(dataset, short(new_config()), out=tmp_path / "a", attributes=[])
+    with pytest.raises(CheckpointError, match="another data set"):
+        train_recommenders(new_dataset(checksum="0" * 64), short(new_config()), out=tmp_path / "b", backbone=tmp_path / "a")
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_failed_training_leaves_the_old_folder(dataset, new_dataset, new_config, tmp_path):
     out = tmp_path / "out"
     train_recommenders(dataset, short(new_config()), out=out, attributes=[])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolrec.errors import ConfigError
 from toolrec.files import shared_path
 from toolrec.progress import is_first_process
 
@@ -24,6 +25,9 @@ def train(
     out: Path | None = typer.Option(None, help="The recommenders' folder. Default: recommenders/NAME."),
     recipe: str | None = typer.Option(
         None, help="A named training: sasrec_strong, bert4rec_strong, sasrec_authors, …; by the data set's size if not given."
+    ),
+    backbone: Path | None = typer.Option(
+        None, help="A recommenders' folder whose backbone is kept: only the attributes' encoders are trained."
     ),
     seed: int = typer.Option(0, help="Seed of weights, batches and negatives."),
     epochs: int | None = typer.Option(None, help="At most so many epochs a member."),
@@ -47,6 +51,10 @@ def train(
     from toolrec.data import load_dataset
     from toolrec.recommenders import train_recommenders
 
+    shape = {"--hidden": hidden, "--layers": layers, "--heads": heads, "--model-history-length": model_history_length}
+    clashing = [flag for flag, value in shape.items() if value is not None]
+    if backbone is not None and clashing:
+        raise ConfigError("a kept backbone has its own shape", value=", ".join(clashing), hint="leave these flags out")
     dataset = load_dataset(folder)
     config = _configure(
         dataset,
@@ -65,7 +73,7 @@ def train(
     names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
     place = out or Path("recommenders") / dataset.path.absolute().name
     shared_path(place)  # refuses what a submitted job would lose
-    report = train_recommenders(dataset, config, out=place, attributes=names, device=device)
+    report = train_recommenders(dataset, config, out=place, attributes=names, backbone=backbone, device=device)
     if is_first_process():
         _show(report, dataset)
 

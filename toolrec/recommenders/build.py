@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from toolrec.files import atomic_folder
 from toolrec.recommenders import checkpoint
 from toolrec.recommenders.attribute import AttributeEncoderModel, attribute_values
 from toolrec.recommenders.backbone import BackboneModel
-from toolrec.recommenders.config import RecommendersConfig
+from toolrec.recommenders.config import FitConfig, RecommendersConfig, config_from_json
 from toolrec.recommenders.fitting import FitResult, fit
 from toolrec.recommenders.frozen import FrozenStates, frozen_for_now
 from toolrec.recommenders.parallel import Group, joined
@@ -98,6 +100,7 @@ def train_recommenders(
     *,
     out: Path,
     attributes: Sequence[str] | None = None,
+    backbone: Path | None = None,
     device: str = "cpu",
 ) -> TrainingReport:
     """Trains all recommenders of a data set and writes their folder, whole or not at all.
@@ -105,10 +108,12 @@ def train_recommenders(
     Args:
         out: a new folder, or a recommenders' folder, which is replaced.
         attributes: None for all of the pool; empty for the backbone alone.
+        backbone: a recommenders' folder of the same data set whose backbone is taken over instead of training one; it may
+            be `out` itself.
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        CheckpointError: `out` is there and is no recommenders' folder.
+        CheckpointError: `out` is there and is no recommenders' folder, or the backbone is damaged or of another data set.
         ConfigError: an unknown attribute or device, or a training that diverged.
         DataError: no user has two training items.
     """
@@ -122,7 +127,7 @@ def train_recommenders(
     with joined(is_cuda=torch_device == "cuda") as group, _folder_of(out, group) as folder:
         training = _Training(dataset, config, folder, device=torch_device, num_encoders=len(names))
         training.popularity()
-        model = training.backbone()
+        model = training.backbone() if backbone is None else training.take_over(Path(backbone))
         if names:
             examples = model.fixed_examples(training.sequences, mask_share=config.mask_share)
             with frozen_for_now(model, examples, training.validation, folder=folder) as frozen:
@@ -196,6 +201,26 @@ class _Training:
         self._add_fitted(name, model.kind, place, model, result)
         return model
 
+    def take_over(self, source: Path) -> BackboneModel:
+        """The backbone of another folder, its figures with it."""
+        member, fields = checkpoint.backbone_entry(source, self.dataset)
+        model = checkpoint.load_backbone_model(source, member, num_items=self.dataset.num_items)
+        place = checkpoint.member_folder(checkpoint.BACKBONE)
+        shutil.copytree(source / member["folder"], self.folder / place)
+        trained = fields["config"]
+        self.config = replace(
+            self.config,
+            model_history_length=model.model_history_length,
+            backbone_kind=model.kind,
+            backbone=model.config,
+            backbone_fit=config_from_json(FitConfig, trained["backbone_fit"]),
+            mask_share=trained["mask_share"],
+        )
+        self.log.extend(checkpoint.training_log(source, checkpoint.BACKBONE))
+        kept = {f.name: member[f.name] for f in dataclass_fields(MemberReport) if f.name != "ndcg_at_10"}
+        self._add(MemberReport(**kept, ndcg_at_10=member["validation"]["ndcg@10"]), place)
+        return model.to(self.device)
+
     def encoder(self, name: str, number: int, frozen: FrozenStates) -> None:
         config = self.config
         seed = member_seed(config.seed, f"attribute:{name}")
@@ -242,7 +267,7 @@ class _Training:
         self.members.append({**fields, "folder": place, "validation": {"ndcg@10": report.ndcg_at_10}})
 
     def finish(self, out: Path) -> TrainingReport:
-        with (self.folder / "training_log.csv").open("w", newline="", encoding="utf-8") as handle:
+        with (self.folder / checkpoint.TRAINING_LOG).open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(["member", "epoch", "loss", "ndcg@10", "seconds"])
             for row in self.log:

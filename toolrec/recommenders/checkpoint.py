@@ -9,6 +9,7 @@ training_log.csv                              member, epoch, loss, ndcg@10 (vali
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,6 +34,7 @@ from toolrec.recommenders.trainees import BACKBONES, new_backbone
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+TRAINING_LOG = "training_log.csv"
 BACKBONE = "backbone"
 POPULARITY = "popularity"
 RESERVED_NAMES = frozenset({BACKBONE, POPULARITY, "fusion", "none"})
@@ -132,6 +134,34 @@ def recommenders_manifest(folder: Path) -> dict[str, Any]:
     if unlisted or not all({"folder", "files"} <= member.keys() for member in manifest["members"]):
         raise CheckpointError("the recommenders' manifest does not list its members", value=sorted(unlisted) or None)
     return manifest
+
+
+def backbone_entry(folder: Path, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The backbone's entry in a folder's manifest, and the whole manifest.
+
+    Raises:
+        CheckpointError: the folder is not one of ours, or of another data set.
+    """
+    manifest = recommenders_manifest(folder)
+    _check_dataset(manifest, dataset, Path(folder))
+    (member,) = (m for m in manifest["members"] if m["name"] == BACKBONE)
+    return member, manifest
+
+
+def training_log(folder: Path, member: str) -> list[dict[str, Any]]:
+    """One member's epochs in a folder's training log, as the log is written."""
+    with (Path(folder) / TRAINING_LOG).open(newline="", encoding="utf-8") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["member"] == member]
+    return [
+        {
+            "member": member,
+            "epoch": int(row["epoch"]),
+            "loss": float(row["loss"]),
+            "ndcg_at_10": float(row["ndcg@10"]),
+            "duration_s": float(row["seconds"]),
+        }
+        for row in rows
+    ]
 
 
 def load_recommenders(
