@@ -42,6 +42,7 @@ def train(
     model_history_length: int | None = typer.Option(None, help="How many last items the recommenders read."),
     learning_rate: float | None = typer.Option(None, help="Learning rate of every member."),
     batch_size: int | None = typer.Option(None, help="Sequences in a batch."),
+    compile: bool | None = typer.Option(None, help="Compile the backbone for training. Default: on a GPU."),
     patience: int | None = typer.Option(None, help="Epochs without a better validation NDCG@10 before a member stops."),
 ) -> None:
     """Train the recommenders: popularity, the backbone, and one encoder for every attribute.
@@ -68,6 +69,7 @@ def train(
             "batch_size": batch_size,
             "max_epochs": epochs,
             "patience": patience,
+            "compile": compile,
         },
     )
     names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]

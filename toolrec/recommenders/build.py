@@ -191,7 +191,7 @@ class _Training:
             ).to(self.device)
         share = BACKBONE_TIME_SHARE if self.encoders_left else 1.0
         result = fit(
-            BackboneTrainee(model, self.sequences, self.validation, mask_share=config.mask_share),
+            self._trainee(model),
             config.backbone_fit,
             seed=seed,
             deadline_s=None if config.max_time_s is None else self.start_s + config.max_time_s * share,
@@ -200,6 +200,15 @@ class _Training:
         checkpoint.save_backbone(self.folder / place, model)
         self._add_fitted(name, model.kind, place, model, result)
         return model
+
+    def _trainee(self, model: BackboneModel) -> BackboneTrainee:
+        return BackboneTrainee(
+            model,
+            self.sequences,
+            self.validation,
+            mask_share=self.config.mask_share,
+            compile=self.config.backbone_fit.compile,
+        )
 
     def take_over(self, source: Path) -> BackboneModel:
         """The backbone of another folder, its figures with it."""

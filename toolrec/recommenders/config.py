@@ -59,6 +59,7 @@ class FitConfig:
             `in_batch_softmax` over the target and as many draws from the batch's targets; `gbce` over as many uniform items;
             `bce` and `bpr` with one negative.
         calibration: of gBCE, 0 to 1.
+        compile: whether the backbone goes through `torch.compile`; None where it trains on a GPU.
         precision: of the products in training; `auto` takes bfloat16 where the processor or GPU has it.
         averaging: decay, per batch, of the running average of the weights that is validated and kept; 0 for the plain weights.
         batch_size: windows in a batch.
@@ -70,6 +71,7 @@ class FitConfig:
     num_negatives: int = 512
     calibration: float = 0.75
     precision: Precision = "auto"
+    compile: bool | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     averaging: float = 0.99

@@ -34,14 +34,27 @@ def at_targets(states_BLD: Tensor, batch: Batch) -> Tensor:
 
 
 class BackboneTrainee:
-    """A backbone in training: all its weights."""
+    """A backbone in training: all its weights.
+
+    Args:
+        compile: None compiles the network where it is on a GPU.
+    """
 
     name = "backbone"
 
     def __init__(
-        self, model: BackboneModel, sequences: Sequence[np.ndarray], validation: ValidationSet, *, mask_share: float
+        self,
+        model: BackboneModel,
+        sequences: Sequence[np.ndarray],
+        validation: ValidationSet,
+        *,
+        mask_share: float,
+        compile: bool | None = None,
     ) -> None:
         self.model, self.mask_share = model, mask_share
+        # Lengths differ from batch to batch: compiled once for all of them.
+        wanted = model.item.weight.is_cuda if compile is None else compile
+        self.forward = torch.compile(model, dynamic=True) if wanted else model
         self.sequences, self.validation = sequences, validation
 
     @property
@@ -55,7 +68,7 @@ class BackboneTrainee:
 
     def target_states(self, batch: Batch) -> Tensor:
         """The model's states."""
-        return at_targets(self.model(torch.from_numpy(batch.input_BL).to(self.weight_ID.device)), batch)
+        return at_targets(self.forward(torch.from_numpy(batch.input_BL).to(self.weight_ID.device)), batch)
 
     def validate(self) -> float:
         """NDCG@10 over the validation set."""
