@@ -19,7 +19,7 @@ def build_app() -> typer.Typer:
     from toolrec.cli.evaluate import evaluate
     from toolrec.cli.llm import app as llm_app
     from toolrec.cli.show import show
-    from toolrec.cli.train import train
+    from toolrec.cli.train import fit_fusions, train
 
     app = typer.Typer(
         name="toolrec",
@@ -31,6 +31,7 @@ def build_app() -> typer.Typer:
     )
     app.add_typer(data_app, name="data")
     app.command("train")(train)
+    app.command("fit-fusions")(fit_fusions)
     app.add_typer(llm_app, name="llm")
     app.command("evaluate")(evaluate)
     app.command("show")(show)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from toolrec.files import shared_path
 from toolrec.progress import is_first_process
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from toolrec.data import Dataset
     from toolrec.recommenders import RecommendersConfig, TrainingReport
 
@@ -124,7 +127,40 @@ def _show(report: TrainingReport, dataset: Dataset) -> None:
         )
     console = Console()
     console.print(table)
+    _show_fusions(report.fusions, console)
     console.print(
         f"Validation split, not test: leave-one-out, full ranking, seen items masked, {report.num_validation_users:,} users."
     )
     console.print(f"{report.duration_s:.0f} s; written to {report.folder}", soft_wrap=True)
+
+
+def _show_fusions(ndcg_at_10: Mapping[str, float], console: Console) -> None:
+    """One line: all fusions without an LLM, best first."""
+    if ndcg_at_10:
+        best_first = sorted(ndcg_at_10.items(), key=lambda entry: -entry[1])
+        shown = ", ".join(f"{name.replace('_', ' ')} {ndcg:.4f}" for name, ndcg in best_first)
+        console.print(f"Without an LLM, validation ndcg@10 (learned ones cross-validated over users): {shown}")
+
+
+def fit_fusions(
+    folder: Path = typer.Argument(..., metavar="DIR", help="A data set's folder, as `toolrec data prepare` makes it."),
+    recommenders: Path | None = typer.Option(None, help="Their folder. Default: recommenders/NAME."),
+    device: str = typer.Option("auto", help="cpu, cuda or auto."),
+) -> None:
+    """Fit score fusion and the ranker of trained recommenders anew, as `toolrec train` does at its end.
+
+    They are fitted on the validation split and put into the recommenders' folder; the tools themselves stay as they are.
+    """
+    from rich.console import Console
+
+    from toolrec.data import load_dataset
+    from toolrec.recommenders import refit_fusions
+    from toolrec.recommenders.build import resolve_device
+
+    dataset = load_dataset(folder)
+    place = recommenders or Path("recommenders") / dataset.path.absolute().name
+    shared_path(place)  # refuses what a submitted job would lose
+    fitted = refit_fusions(place, dataset, device=resolve_device(device))
+    console = Console()
+    _show_fusions(fitted.ndcg_at_10, console)
+    console.print(f"{fitted.num_users:,} users; written to {place}", soft_wrap=True)

@@ -16,12 +16,12 @@ from toolrec.progress import track
 from toolrec.recommenders.base import Recommender
 from toolrec.recommenders.fusion import LIST_LENGTH as FUSED_LENGTH
 from toolrec.recommenders.fusion import Fusion
+from toolrec.recommenders.learned_fusion import FUSION
 from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.records import RankedItem
 
 BACKBONE = "backbone"
 POPULARITY = "popularity"
-FUSION = "fusion"
 ATTRIBUTE_PREFIX = "attribute:"
 """Put before an attribute's name, so that no attribute can take another row's name."""
 
@@ -94,6 +94,7 @@ def recommend_for(
     split: Split,
     mask_seen: bool = True,
     length: int = max(DEPTHS),
+    fusions: Mapping[str, ManyRecommender] | None = None,
 ) -> dict[str, np.ndarray]:
     """Each recommender's own lists for the given users, and those of the fusion of all but popularity and the user's own.
 
@@ -104,6 +105,7 @@ def recommend_for(
         split: `valid` or `test`; decides where the histories end.
         mask_seen: items of the history are left out, as they were in the simulation.
         length: items in each list.
+        fusions: learned ones by name, each a row of its own.
 
     Returns:
         Row name -> `list_BK`, 0 where the pool had no more.
@@ -111,14 +113,15 @@ def recommend_for(
     members = {name: _Remembered(name, inner, num_items=dataset.num_items) for name, inner in recommenders.items()}
     fused = [member for name, member in members.items() if name != POPULARITY and not name.startswith(OWN_PREFIX)]
     asked: dict[str, ScoringRecommender] = {**members, **({FUSION: Fusion(fused)} if fused else {})}
-    lists = {row_name(name): np.zeros((len(user_indexes), length), dtype=np.int64) for name in asked}
+    rows: dict[str, ManyRecommender] = {row_name(name): recommender for name, recommender in asked.items()} | dict(fusions or {})
+    lists = {name: np.zeros((len(user_indexes), length), dtype=np.int64) for name in rows}
     with track("baselines", total=len(user_indexes), unit="users") as progress:
         for start in range(0, len(user_indexes), BLOCK_USERS):
             block = [dataset.history(int(user), split).tolist() for user in user_indexes[start : start + BLOCK_USERS]]
-            for name, recommender in asked.items():
+            for name, recommender in rows.items():
                 ranked = recommender.recommend_many(block, k=length, mask_seen=mask_seen)
-                rows = pad_lists([[item.item_index for item in items] for items in ranked], length=length)
-                lists[row_name(name)][start : start + len(block)] = rows
+                list_BK = pad_lists([[item.item_index for item in items] for items in ranked], length=length)
+                lists[name][start : start + len(block)] = list_BK
             for member in members.values():
                 member.forget()
             progress.advance(len(block))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from toolrec.evaluation.coverage import NO_MARK
-from toolrec.evaluation.summary import COMPLETED, REFERENCES, SURROGATE, rows_of
+from toolrec.evaluation.summary import COMPLETED, SURROGATE, references_of, rows_of
 from toolrec.evaluation.tables import marks_in_order, shown_metric
 from toolrec.evaluation.text import printable
 
@@ -68,20 +68,22 @@ def plot_metrics(summary: Mapping[str, Any], *, metrics: Sequence[str] = ("recal
 def plot_differences(summary: Mapping[str, Any], *, metric: str = "ndcg@10") -> str:
     """Paired differences to the references, with their intervals: what crosses the line of 0 is not told apart."""
     rows = rows_of(summary)
+    references = references_of(summary["protocol"])
+    shown = [reference.replace("_", " ") for reference in references]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, len(REFERENCES), sharey=True, sharex=True)
-        for axis, reference in zip(axes, REFERENCES, strict=True):
+        axes = figure.subplots(1, len(references), sharey=True, sharex=True)
+        for axis, reference, words in zip(axes, references, shown, strict=True):
             axis.axvline(0, color=GREY, linewidth=1)
             for place, (name, row) in enumerate(rows.items()):
                 difference = row[f"difference_to_{reference}"].get(metric)
                 if difference is not None:
                     bounds = None if difference["low"] is None else (difference["low"], difference["high"])
                     _dot(axis, place, difference["mean"], bounds, color=_color(name), marker="D")
-            axis.set_title(f"{shown_metric(metric)} minus that of the {reference}", fontsize=9)
+            axis.set_title(f"{shown_metric(metric)} minus that of the {words}", fontsize=9)
         _name_rows(axes[0], [row["label"] for row in rows.values()])
 
-    label = f"paired differences of {shown_metric(metric)} to {' and '.join(REFERENCES)}"
+    label = f"paired differences of {shown_metric(metric)} to {' and '.join(shown)}"
     return _svg(draw, height=_height(len(rows)), prefix=f"differences-{metric.replace('@', '-')}", label=label)
 
 
@@ -135,7 +137,9 @@ def plot_ceiling(summary: Mapping[str, Any]) -> str:
     rows = rows_of(summary)
     bars = [(f"in the candidates (mean {summary['hits']['ceiling']['mean_candidates']:.0f} items)", "ceiling")]
     bars += [("in the final list, as given", SURROGATE), ("in the final list, completed", COMPLETED)]
-    bars += [(f"in the {name}'s own first ten", name) for name in REFERENCES if name in rows]
+    bars += [
+        (f"in the {name.replace('_', ' ')}'s own first ten", name) for name in references_of(summary["protocol"]) if name in rows
+    ]
     values = [summary["hits"]["ceiling"]["recall"] if key == "ceiling" else rows[key]["recall@10"] for _, key in bars]
 
     def draw(figure: Figure) -> None:

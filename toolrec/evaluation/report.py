@@ -13,7 +13,7 @@ from toolrec.data import Dataset, Split
 from toolrec.evaluation.behaviour import is_finished
 from toolrec.evaluation.metrics import DEPTHS, METRICS, all_metric_names
 from toolrec.evaluation.plots import plot_ceiling, plot_differences, plot_marks, plot_metrics, plot_rounds
-from toolrec.evaluation.summary import REFERENCES, rows_of
+from toolrec.evaluation.summary import references_of, rows_of
 from toolrec.evaluation.tables import best_rows, facts, protocol_entries, shown_metric, shown_p_value
 from toolrec.evaluation.traces import ShownTrace, show_trace
 from toolrec.files import atomic_file
@@ -71,7 +71,7 @@ def render_report(summary: Mapping[str, Any], examples: Mapping[str, list[ShownT
         rows=rows,
         depths=DEPTHS,
         metrics=METRICS,
-        references=REFERENCES,
+        references=[name.replace("_", " ") for name in references_of(summary["protocol"])],
         shown_metric=shown_metric,
         best={metric: best_rows(rows, metric) for metric in all_metric_names()},
         facts=facts(summary),

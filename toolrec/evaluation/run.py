@@ -13,8 +13,9 @@ from toolrec.data import Dataset
 from toolrec.evaluation.baselines import ManyRecommender, recommend_for
 from toolrec.evaluation.report import RoundsReader, write_report
 from toolrec.evaluation.statistics import Resampling
-from toolrec.evaluation.summary import summarise
+from toolrec.evaluation.summary import STRONGEST, summarise
 from toolrec.files import write_json
+from toolrec.recommenders.learned_fusion import LearnedFusions
 from toolrec.records import Usage
 
 SUMMARY_FILE = "summary.json"
@@ -43,7 +44,12 @@ class FinishedRun:
 
 
 def evaluate_run(
-    run: FinishedRun, *, dataset: Dataset, recommenders: Mapping[str, ManyRecommender], folder: Path
+    run: FinishedRun,
+    *,
+    dataset: Dataset,
+    recommenders: Mapping[str, ManyRecommender],
+    folder: Path,
+    fusions: LearnedFusions | None = None,
 ) -> dict[str, Any]:
     """Scores a run beside the recommenders alone and writes summary.json and report.html into `folder`.
 
@@ -53,6 +59,7 @@ def evaluate_run(
         recommenders: those whose tools the run had, by name: `backbone`, attributes, `popularity`; the fusion of all
             but popularity is added.
         folder: where both files go.
+        fusions: those learned on validation, if any.
 
     Returns:
         The summary, as in summary.json.
@@ -69,7 +76,10 @@ def evaluate_run(
         users["user_index"].tolist(),
         split=protocol["split"],
         mask_seen=bool(protocol.get("mask_seen", True)),
+        fusions=fusions.by_name if fusions else None,
     )
+    if fusions:
+        protocol[STRONGEST] = fusions.strongest
     summary = summarise(
         users,
         dataset,

@@ -14,17 +14,25 @@ import pandas as pd
 
 from toolrec.data import Dataset
 from toolrec.errors import RunFolderError
-from toolrec.evaluation.baselines import ATTRIBUTE_PREFIX, BACKBONE, FUSION, POPULARITY
+from toolrec.evaluation.baselines import ATTRIBUTE_PREFIX, BACKBONE, POPULARITY
 from toolrec.evaluation.behaviour import behaviour_of, counts_of, is_finished, tokens_of, wall_s_of
 from toolrec.evaluation.coverage import sources_of_hits
 from toolrec.evaluation.metrics import all_metric_names, metric_names, pad_lists, positions_of, values_of
 from toolrec.evaluation.statistics import Resampling, bootstrap_intervals, paired_p_values
+from toolrec.recommenders.learned_fusion import FUSION, RANKER, SCORE_FUSION
 
 SCHEMA_VERSION = 1
 SURROGATE = "surrogate"
 COMPLETED = "surrogate_completed"
-REFERENCES = (BACKBONE, FUSION)
-"""The rows to which every other row is compared, user by user."""
+FUSIONS = {
+    FUSION: "fusion of the tools (no LLM)",
+    SCORE_FUSION: "score fusion (no LLM)",
+    RANKER: "ranker (no LLM)",
+}
+"""The rows that put all tools together, and how tables call them."""
+
+STRONGEST = "strongest_fusion"
+"""The protocol's entry for the fusion that was best on validation; reciprocal rank fusion where none was learned."""
 
 DEFAULT_LIST_LENGTH = 10
 EMBEDDED_MODEL_START = "toolrec-rules"
@@ -64,6 +72,16 @@ def rows_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: row for name, row in summary.items() if name not in BESIDE_ROWS}
 
 
+def references_of(protocol: Mapping[str, Any]) -> tuple[str, str]:
+    """The two rows to which tables compare every other, user by user: the backbone and the strongest fusion."""
+    return BACKBONE, str(protocol.get(STRONGEST) or FUSION)
+
+
+def _compared_to(protocol: Mapping[str, Any]) -> list[str]:
+    """All rows that others are compared to: reciprocal rank fusion too where another one is the strongest."""
+    return list(dict.fromkeys([BACKBONE, FUSION, *references_of(protocol)]))
+
+
 def summarise(
     users: pd.DataFrame,
     dataset: Dataset,
@@ -82,7 +100,8 @@ def summarise(
         users: one row a user, in the documented columns of the run folder.
         dataset: the data set of the run; gives the targets.
         baseline_lists: row name -> `list_BK`, along `users`.
-        protocol: what was run; `split` is needed, `model` and `list_length` are used, all of it is kept and shown.
+        protocol: what was run; `split` is needed, `model` and `list_length` are used, all of it is kept and
+            shown. `strongest_fusion` names the fusion that tables compare to.
         rounds: the rounds' ROUND_COLUMNS, for tool calls by mark.
         resampling: how intervals and tests are drawn.
 
@@ -101,7 +120,7 @@ def summarise(
     given = users.assign(final_items=pd.Series(_given_lists(users, "final_items", finished_B), index=users.index))
     wall_s = wall_s_of(users)
     return {
-        **_rows_as_json(rows, finished_B, resampling),
+        **_rows_as_json(rows, finished_B, resampling, _compared_to(protocol)),
         "schema_version": SCHEMA_VERSION,
         "users_per_s": len(users) / wall_s if wall_s > 0 else None,
         "wall_s": wall_s,
@@ -150,22 +169,22 @@ def _label(name: str, *, model: str = "") -> str:
         return f"{kind} ({by_whom})" if by_whom else kind
     if name.startswith(ATTRIBUTE_PREFIX):
         return f"attribute {name.removeprefix(ATTRIBUTE_PREFIX)}"
-    return "fusion of the tools (no LLM)" if name == FUSION else name
+    return FUSIONS.get(name, name)
 
 
 def _ordered(baseline_lists: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    attributes = [name for name in baseline_lists if name not in (BACKBONE, FUSION, POPULARITY)]
-    order = [BACKBONE, *attributes, FUSION, POPULARITY]
+    attributes = [name for name in baseline_lists if name not in (BACKBONE, *FUSIONS, POPULARITY)]
+    order = [BACKBONE, *attributes, *FUSIONS, POPULARITY]
     return {name: baseline_lists[name] for name in order if name in baseline_lists}
 
 
-def _rows_as_json(rows: list[_Row], finished_B: np.ndarray, resampling: Resampling) -> dict[str, Any]:
+def _rows_as_json(rows: list[_Row], finished_B: np.ndarray, resampling: Resampling, references: Sequence[str]) -> dict[str, Any]:
     value_BM = np.concatenate([row.values(row.metrics) for row in rows], axis=1)
     figures = [(row.name, metric) for row in rows for metric in row.metrics]
     pairs = [
         (row, reference, metric)
         for reference in rows
-        if reference.name in REFERENCES
+        if reference.name in references
         for row in rows
         if row is not reference
         for metric in row.metrics
@@ -178,7 +197,7 @@ def _rows_as_json(rows: list[_Row], finished_B: np.ndarray, resampling: Resampli
     low_M, high_M = bootstrap_intervals(np.concatenate([value_BM, difference_BM], axis=1), resampling)
     p_M = paired_p_values(difference_BM, resampling)
 
-    result = {row.name: _row_as_json(row, finished_B) for row in rows}
+    result = {row.name: _row_as_json(row, finished_B, references) for row in rows}
     for index, (name, metric) in enumerate(figures):
         result[name]["intervals"][metric] = _interval(low_M[index], high_M[index])
     for index, (row, reference, metric) in enumerate(pairs):
@@ -192,13 +211,13 @@ def _rows_as_json(rows: list[_Row], finished_B: np.ndarray, resampling: Resampli
     return result
 
 
-def _row_as_json(row: _Row, finished_B: np.ndarray) -> dict[str, Any]:
+def _row_as_json(row: _Row, finished_B: np.ndarray, references: Sequence[str]) -> dict[str, Any]:
     return {
         "label": row.label,
         "num_users": len(row.position_B),
         **_means(row, np.ones(len(finished_B), dtype=bool)),
         "intervals": {},
-        **{f"difference_to_{reference}": {} for reference in REFERENCES},
+        **{f"difference_to_{reference}": {} for reference in references},
         "finished_users": {"num_users": int(finished_B.sum()), **_means(row, finished_B)},
     }
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolrec.evaluation.metrics import DEPTHS, METRICS
-from toolrec.evaluation.summary import COMPLETED, REFERENCES, SURROGATE, rows_of
+from toolrec.evaluation.summary import COMPLETED, SURROGATE, references_of, rows_of
 from toolrec.evaluation.text import printable
 
 MAIN_DEPTH = 10
@@ -30,7 +30,7 @@ def summary_renderable(summary: Mapping[str, Any]) -> RenderableType:
     """All that `print_summary` shows, for a console of any width."""
     rows = rows_of(summary)
     parts: list[RenderableType] = [_interval_table(summary, rows)]
-    parts += [_difference_table(rows, metric) for metric in DIFFERENCE_METRICS]
+    parts += [_difference_table(rows, metric, references_of(summary["protocol"])) for metric in DIFFERENCE_METRICS]
     parts += [_depth_table(rows), _facts(summary)]
     return Group(*parts)
 
@@ -101,15 +101,15 @@ def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _difference_table(rows: Mapping[str, Mapping[str, Any]], metric: str) -> Table:
+def _difference_table(rows: Mapping[str, Mapping[str, Any]], metric: str, references: Sequence[str]) -> Table:
     table = _table(f"{shown_metric(metric)}: paired differences on the same users")
     table.add_column("", overflow="fold")
-    for reference in REFERENCES:
-        table.add_column(f"to the {reference}", no_wrap=True)
+    for reference in references:
+        table.add_column(f"to the {reference.replace('_', ' ')}", no_wrap=True)
         table.add_column("p", no_wrap=True)
     for row in rows.values():
         cells: list[Text] = []
-        for reference in REFERENCES:
+        for reference in references:
             cells += _difference(row[f"difference_to_{reference}"].get(metric))
         table.add_row(_label(row), *cells)
     return table
@@ -208,7 +208,7 @@ def _finished_line(summary: Mapping[str, Any]) -> str:
         return "none finished"
     rows = rows_of(summary)
     shown = []
-    for name in (SURROGATE, COMPLETED, *REFERENCES):
+    for name in (SURROGATE, COMPLETED, *references_of(summary["protocol"])):
         if name in rows:
             of_finished = rows[name]["finished_users"]
             shown.append(f"{name.replace('_', ' ')} {of_finished['ndcg@10']:.4f} / {of_finished['recall@10']:.4f}")

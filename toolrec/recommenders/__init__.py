@@ -28,6 +28,7 @@ from toolrec.recommenders.scoring import ScoringRecommender
 if TYPE_CHECKING:
     from toolrec.recommenders.build import TrainingReport, train_recommenders
     from toolrec.recommenders.checkpoint import load_recommenders, recommenders_manifest
+    from toolrec.recommenders.fusion_checkpoint import load_fusions, refit_fusions
 
 __all__ = [
     "RECIPES",
@@ -42,10 +43,12 @@ __all__ = [
     "bert4rec_authors",
     "bert4rec_strong",
     "default_config",
+    "load_fusions",
     "load_recommenders",
     "pad_histories",
     "recipe_named",
     "recommenders_manifest",
+    "refit_fusions",
     "sasrec_authors",
     "sasrec_demo",
     "sasrec_small",
@@ -57,8 +60,10 @@ __all__ = [
 _WITH_TORCH = {
     "TrainingReport": "build",
     "train_recommenders": "build",
+    "load_fusions": "fusion_checkpoint",
     "load_recommenders": "checkpoint",
     "recommenders_manifest": "checkpoint",
+    "refit_fusions": "fusion_checkpoint",
 }
 
 

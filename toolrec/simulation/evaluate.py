@@ -26,7 +26,7 @@ from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.parts import load_part
 from toolrec.progress import stage, track
-from toolrec.recommenders import Recommender, load_recommenders, recommenders_manifest
+from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
 from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
@@ -260,7 +260,8 @@ def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any
         protocol=protocol_facts(config, manifest) | _llm_facts(config.run),
         void_usage=void_spend(read_spend(config.run), users),
     )
-    return evaluate_run(run, dataset=dataset, recommenders=kept, folder=config.run)
+    fusions = load_fusions(config.recommenders, dataset, {name: r for name, r in recommenders.items() if name in kept})
+    return evaluate_run(run, dataset=dataset, recommenders=kept, folder=config.run, fusions=fusions)
 
 
 def _llm_facts(run: Path) -> dict[str, Any]:
