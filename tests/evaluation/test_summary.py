@@ -9,6 +9,7 @@ from toolrec.errors import RunFolderError
 from toolrec.evaluation.behaviour import wall_s_of
 from toolrec.evaluation.statistics import Resampling
 from toolrec.evaluation.summary import BESIDE_ROWS, rows_of, summarise
+from toolrec.evaluation.tables import table_text
 
 QUICK = Resampling(num_resamples=200)
 
@@ -161,3 +162,16 @@ def test_the_rest_between_a_kill_and_its_resume_is_not_counted():
     times = pd.DataFrame({"started_s": [3600.0, 0.0, 1.0], "ended_s": [3602.0, 2.5, 3.0]})
     assert wall_s_of(times) == 3.0 + 2.0
     assert wall_s_of(times[1:]) == 3.0
+
+
+def test_the_strongest_fusion_is_compared_to_beside_reciprocal_ranks(users, dataset, baseline_lists, protocol):
+    baseline_lists["ranker"] = baseline_lists["attribute:genre"]
+    summary = summarise(users, dataset, baseline_lists, protocol={**protocol, "strongest_fusion": "ranker"}, resampling=QUICK)
+    assert list(rows_of(summary)) == [
+        "surrogate", "surrogate_completed", "backbone", "attribute:genre", "fusion", "ranker", "popularity",
+    ]  # fmt: skip
+    assert summary["ranker"]["label"] == "ranker (no LLM)"
+    assert summary["fusion"]["difference_to_ranker"]["mrr@10"]["mean"] == pytest.approx(1 / 6 - 1)
+    assert summary["ranker"]["difference_to_fusion"]["mrr@10"]["mean"] == pytest.approx(1 - 1 / 6)
+    shown = table_text(summary)
+    assert "to the ranker" in shown and "to the fusion" not in shown

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -52,7 +53,9 @@ def learn_fusions(folder: Path, dataset: Dataset, *, device: str = "cpu") -> Map
 
     Nothing is added, and nothing returned, where hardly any user's validation target is on a recommender's list.
     """
-    fitted = fit_fusions(dataset, load_recommenders(folder, dataset, device=device))
+    with torch.random.fork_rng(devices=[]):  # a model that is built to be loaded draws first weights
+        recommenders = load_recommenders(folder, dataset, device=device)
+    fitted = fit_fusions(dataset, recommenders)
     if fitted is None:
         return {}
     add_fusions(folder, fitted)
