@@ -91,3 +91,10 @@ def trained(dataset, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def recommenders(trained, dataset):
     return load_recommenders(trained, dataset)
+
+
+@pytest.fixture(scope="session")
+def bert4rec_recommenders(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("recommenders") / "bert4rec"
+    train_recommenders(dataset, small_config(backbone_kind="bert4rec", mask_share=0.3), out=out)
+    return load_recommenders(out, dataset)

@@ -113,6 +113,17 @@ def test_a_changed_configuration(copy, dataset):
         load_recommenders(copy, dataset)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"), [("gru4rec", "unknown architecture.*gru4rec"), ("bert4rec", "does not fit together")]
+)
+def test_weights_of_another_architecture(copy, dataset, kind, message):
+    place = copy / "backbone" / "config.json"
+    place.write_text(place.read_text().replace('"sasrec"', f'"{kind}"'))
+    edit_manifest(copy, lambda m: m["members"][1]["files"].update({"config.json": sha256_file(place)}))
+    with pytest.raises(CheckpointError, match=message):
+        load_recommenders(copy, dataset)
+
+
 @pytest.mark.parametrize("member", ["backbone", "attributes/01-colour"])
 def test_weights_of_another_shape(copy, dataset, member):
     def shorten(tensors):

@@ -9,11 +9,14 @@ from toolrec.recommenders import Fusion, Recommender, load_recommenders, pad_his
 NUM_ITEMS = 24
 ATTRIBUTES = ("colour", "tags", "size")
 NAMES = ("popularity", "backbone", *ATTRIBUTES, "fusion")
+OVER_BERT4REC = ("bert4rec backbone", "bert4rec tags")
 HISTORIES = [[1, 3, 5], [2, 4], [7], [], [2, 6, 8, 10, 12, 14, 16, 18], [1], [11, 9, 13, 1]] * 5
 
 
-@pytest.fixture(scope="session", params=NAMES)
-def recommender(request, recommenders):
+@pytest.fixture(scope="session", params=NAMES + OVER_BERT4REC)
+def recommender(request, recommenders, bert4rec_recommenders):
+    if request.param in OVER_BERT4REC:
+        return bert4rec_recommenders[request.param.removeprefix("bert4rec ")]
     if request.param == "fusion":
         return Fusion([recommenders["backbone"], *(recommenders[name] for name in ATTRIBUTES)])
     return recommenders[request.param]
@@ -88,10 +91,12 @@ class TestEveryRecommender:
         assert recommender.recommend(np.array([1, 3], dtype=np.int32), k=5) == recommender.recommend([1, 3], k=5)
 
 
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 @pytest.mark.parametrize("name", ["backbone", *ATTRIBUTES])
-def test_the_checkerboard_is_learned(recommenders, name):
+def test_the_checkerboard_is_learned(recommenders, bert4rec_recommenders, kind, name):
+    members = recommenders if kind == "sasrec" else bert4rec_recommenders
     for history in ([1, 3, 5, 7], [2, 4, 6, 8]):
-        ranked = [item.item_index for item in recommenders[name].recommend(history, k=5)]
+        ranked = [item.item_index for item in members[name].recommend(history, k=5)]
         assert sum(item % 2 == history[0] % 2 for item in ranked) >= 4, f"{name}: {history} gives {ranked}"
 
 
