@@ -10,6 +10,7 @@ import pytest
 
 from toolrec.data import Dataset, load_dataset
 from toolrec.data.filters import FilterConfig
+from toolrec.data.pool import MAX_SHOWN_TEXT
 from toolrec.data.prepare import prepare
 from toolrec.data.sources import SourceConfig, SourceName, read_source
 from toolrec.data.sources.demo import MAX_LENGTH, MIN_LENGTH, DemoConfig, read_demo
@@ -17,6 +18,7 @@ from toolrec.data.sources.files import SourceFiles
 from toolrec.data.sources.movielens import GENRES_100K
 from toolrec.data.sources.recbole import RecBoleConfig, read_items, read_recbole
 from toolrec.errors import ConfigError, DataError
+from toolrec.grammar import ItemLine, parse_item_line, render_item_line
 
 Recbole = Callable[..., Path]
 
@@ -201,6 +203,24 @@ def test_identifiers_are_no_attributes_unless_asked_for(recbole: Recbole, tmp_pa
     assert any("column vector is left out" in note for note in dataset.manifest["notes"])
     dataset = prepared(SourceConfig(source=SourceName.RECBOLE, path=path, kinds={"code": "category"}), tmp_path / "out")
     assert list(dataset.pool.attributes) == ["code"]
+
+
+def test_a_column_given_as_text(recbole: Recbole, tmp_path: Path) -> None:
+    plot = "a  very <long> plot | " + "word, " * 50
+    item = f"item_id:token\tplot:token_seq\ni1\t{plot}\ni2\t\ni3\tshort\ni4\tshort\n"
+    config = SourceConfig(source=SourceName.RECBOLE, path=recbole(item=item), kinds={"plot": "text"})
+    pool = prepared(config, tmp_path / "out").pool
+    assert pool.attributes["plot"].kind == "text" and pool.attributes["plot"].num_values == 2
+    assert pool.texts("plot")[1] == " ".join(plot.split())  # whole, for the encoder
+    (shown,) = pool.values("plot", 1)  # cut and clean, for prompts
+    assert len(shown) == MAX_SHOWN_TEXT and shown.startswith("a very ‹long› plot / word") and shown.endswith("…")
+    line = render_item_line(ItemLine(item_id="i1", title="One", fields=pool.fields(1)))
+    parsed = parse_item_line(line)
+    assert parsed is not None and parsed.fields[0][0] == "plot" and len(parsed.fields[0][1]) == 1
+    assert pool.values("plot", 2) == () and pool.coverage("plot") == 3 / pool.num_items
+    for wrong in (lambda: pool.categories("plot"), lambda: pool.numbers("plot")):
+        with pytest.raises(DataError):
+            wrong()
 
 
 HEAD = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n"

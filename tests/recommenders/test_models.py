@@ -8,9 +8,10 @@ import torch
 
 from toolrec.errors import ConfigError
 from toolrec.recommenders import TransformerConfig
-from toolrec.recommenders.attribute import AttributeEncoderModel, category_values, number_values
+from toolrec.recommenders.attribute import AttributeEncoderModel
 from toolrec.recommenders.trainees import new_backbone
 from toolrec.recommenders.validation import pad_last
+from toolrec.recommenders.values import number_values
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, dropout=0.4)
 
@@ -102,46 +103,3 @@ def test_padding_has_no_embedding(model):
 def test_impossible_shapes_are_refused(fields):
     with pytest.raises(ConfigError):
         TransformerConfig(**{"width": 8, "num_heads": 2, **fields})
-
-
-class TestCategoryValues:
-    VALUES = category_values(np.array([0, 0, 2, 2, 3]), np.array([1, 3, 2]), num_values=4)
-
-    def test_several_values_share_the_weight(self):
-        assert self.VALUES.value[0:2].tolist() == [1, 3]
-        assert self.VALUES.weight[0:2].tolist() == [1 / 2, 1 / 2]
-
-    def test_an_item_without_a_value_has_the_missing_one(self):
-        start, end = self.VALUES.offsets[2], self.VALUES.offsets[3]
-        assert (self.VALUES.value[start:end].tolist(), self.VALUES.weight[start:end].tolist()) == ([0], [1.0])
-
-    def test_padding_has_none(self):
-        assert self.VALUES.offsets[:2].tolist() == [0, 0]
-
-
-class TestNumberValues:
-    def of(self, numbers, num_buckets=3):
-        values = number_values(np.array([np.nan, *numbers]), num_buckets=num_buckets)
-        rows = []
-        for start, end in zip(values.offsets[1:-1], values.offsets[2:], strict=True):
-            rows.append(dict(zip(values.value[start:end].tolist(), values.weight[start:end].tolist(), strict=True)))
-        return rows
-
-    def test_between_two_knots_the_weight_goes_by_distance(self):
-        rows = self.of([0.0, 5.0, 10.0, 20.0, 20.0])  # knots at the quantiles 0, 1/2 and 1: 0, 10 and 20
-        assert rows[0] == {1: 1.0, 2: 0.0}
-        assert rows[1] == {1: 1 - 5 / 10, 2: 5 / 10}
-        assert rows[3] == {2: 0.0, 3: 1.0}
-
-    def test_a_missing_number_has_its_own_value(self):
-        assert self.of([1.0, np.nan, 3.0])[1] == {0: 1.0}
-
-    def test_one_number_for_all(self):
-        assert self.of([4.0, 4.0]) == [{1: 1.0}, {1: 1.0}]
-
-    def test_no_number_at_all(self):
-        assert self.of([np.nan, np.nan]) == [{0: 1.0}, {0: 1.0}]
-
-    def test_weights_add_up_to_one(self):
-        rng = np.random.default_rng(0)
-        assert all(abs(sum(row.values()) - 1) < 1e-6 for row in self.of(rng.normal(size=200), num_buckets=16))

@@ -29,7 +29,7 @@ def prepare(
     out: Path | None = typer.Option(None, help="Data set folder to write.  [default: data/NAME]"),
     attributes: str | None = typer.Option(
         None,
-        help="Attributes to keep, as a,b; for RecBole files a:KIND sets a kind (category, categories, number).  [default: all]",
+        help="Attributes to keep, as a,b; for RecBole files a:KIND sets a kind (category, categories, number, text).  [all]",
     ),
     min_rating: float | None = typer.Option(None, help="Drop interactions rated lower."),
     min_item_interactions: int | None = typer.Option(
@@ -242,6 +242,8 @@ def _examples(dataset: Dataset, name: str) -> str:
         numbers = dataset.pool.numbers(name)
         low, middle, high = (format_number(float(f(numbers))) for f in (np.nanmin, np.nanmedian, np.nanmax))
         return f"{low} to {high}, median {middle}"
+    if dataset.pool.attributes[name].kind == "text":
+        return next((dataset.pool.values(name, index)[0] for index, text in enumerate(dataset.pool.texts(name)) if text), "")
     vocabulary, _, value_ids = dataset.pool.categories(name)
     most = np.argsort(-np.bincount(value_ids, minlength=len(vocabulary)), kind="stable")[:4]
     return ", ".join(vocabulary[value] for value in most if value)

@@ -32,6 +32,9 @@ def train(
     backbone: Path | None = typer.Option(
         None, help="A recommenders' folder whose backbone is kept: only the attributes' encoders are trained."
     ),
+    text_encoder: Path | None = typer.Option(
+        None, help="Folder of a sentence-embedding model, for attributes of kind text (needs the extra: toolrec[text])."
+    ),
     seed: int = typer.Option(0, help="Seed of weights, batches and negatives."),
     epochs: int | None = typer.Option(None, help="At most so many epochs a member."),
     max_time_s: float | None = typer.Option(None, help="Seconds for the whole training; the best epochs so far are kept."),
@@ -54,6 +57,7 @@ def train(
     """
     from toolrec.data import load_dataset
     from toolrec.recommenders import train_recommenders
+    from toolrec.recommenders.text import SentenceEncoder
 
     shape = {"--hidden": hidden, "--layers": layers, "--heads": heads, "--model-history-length": model_history_length}
     clashing = [flag for flag, value in shape.items() if value is not None]
@@ -78,7 +82,10 @@ def train(
     names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
     place = out or Path("recommenders") / dataset.path.absolute().name
     shared_path(place)  # refuses what a submitted job would lose
-    report = train_recommenders(dataset, config, out=place, attributes=names, backbone=backbone, device=device)
+    encoder = None if text_encoder is None else SentenceEncoder(text_encoder)
+    report = train_recommenders(
+        dataset, config, out=place, attributes=names, backbone=backbone, text_encoder=encoder, device=device
+    )
     if is_first_process():
         _show(report, dataset)
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from toolrec.columns import PADDING_INDEX, PLAIN_BACKBONE, Columns
 from toolrec.errors import ConfigError, DataError
-from toolrec.grammar import FORBIDDEN_IN_ID
+from toolrec.grammar import FORBIDDEN_IN_ID, clean
 
-AttributeKind = Literal["category", "categories", "number"]
-ATTRIBUTE_KINDS: tuple[AttributeKind, ...] = ("category", "categories", "number")
+AttributeKind = Literal["category", "categories", "number", "text"]
+ATTRIBUTE_KINDS: tuple[AttributeKind, ...] = ("category", "categories", "number", "text")
 MAX_ID_CHARACTERS = 512
 """What the prompt grammar reads back as one id."""
+MAX_SHOWN_TEXT = 100
+"""Characters of a text that prompts show."""
 
 _FORBIDDEN_IN_NAME = FORBIDDEN_IN_ID + ",:"
 _RESERVED_NAMES = frozenset({PLAIN_BACKBONE, Columns.ITEM_INDEX, Columns.ITEM_ID, Columns.TITLE})
@@ -43,8 +45,8 @@ MOVIES = DomainWords(item="movie", items="movies", consumed="watched", is_movies
 class AttributeSpec:
     """One attribute of the pool.
 
-    `kind` is `category` (one value an item), `categories` (several) or `number` (ordered). `num_values` counts the
-    distinct values that items of the pool have.
+    `kind` is `category` (one value an item), `categories` (several), `number` (ordered) or `text` (free text, read by its
+    meaning). `num_values` counts the distinct values that items of the pool have.
     """
 
     name: str
@@ -101,7 +103,7 @@ class Pool:
         titles: along `item_ids`.
         attributes: specs in the order in which prompts show them.
         values: for each attribute, along `item_ids` **without** the padding: `str | None` for `category`, a sequence of
-            `str` (or None) for `categories`, `float | None` for `number`.
+            `str` (or None) for `categories`, `float | None` for `number`, `str | None` for `text`.
         domain: how prompts speak of the items.
     """
 
@@ -121,10 +123,13 @@ class Pool:
         self._index_by_id = {item_id: index for index, item_id in enumerate(self.item_ids) if index != PADDING_INDEX}
         self._categories: dict[str, _Categories] = {}
         self._numbers: dict[str, np.ndarray] = {}
+        self._texts: dict[str, list[str]] = {}
         self.attributes: dict[str, AttributeSpec] = {}
         for spec in attributes:
             if spec.kind == "number":
                 self._numbers[spec.name] = _numbers(values[spec.name])
+            elif spec.kind == "text":
+                self._texts[spec.name] = ["", *(" ".join((text or "").split()) for text in values[spec.name])]
             else:
                 self._categories[spec.name] = _categories(values[spec.name], is_multiple=spec.kind == "categories")
             self.attributes[spec.name] = AttributeSpec(**{**asdict(spec), "num_values": self._num_values(spec.name)})
@@ -132,6 +137,8 @@ class Pool:
     def _num_values(self, attribute: str) -> int:
         if attribute in self._categories:
             return len(self._categories[attribute].vocabulary) - 1
+        if attribute in self._texts:
+            return len({text for text in self._texts[attribute] if text})
         numbers = self._numbers[attribute]
         return len(np.unique(numbers[~np.isnan(numbers)]))
 
@@ -140,7 +147,7 @@ class Pool:
         return self._index_by_id.get(item_id)
 
     def values(self, attribute: str, item_index: int) -> tuple[str, ...]:
-        """The values of one item as people read them; `()` where the item has none.
+        """The values of one item as people read them, a text cut to `MAX_SHOWN_TEXT`; `()` where the item has none.
 
         Raises:
             DataError: no such attribute.
@@ -149,6 +156,9 @@ class Pool:
         if spec.kind == "number":
             number = float(self._numbers[attribute][item_index])
             return () if np.isnan(number) else (format_number(number),)
+        if spec.kind == "text":
+            text = clean(self._texts[attribute][item_index], limit=MAX_SHOWN_TEXT)
+            return (text,) if text else ()
         return tuple(self._categories[attribute].vocabulary[value] for value in self.category_ids(attribute, item_index))
 
     def category_ids(self, attribute: str, item_index: int) -> np.ndarray:
@@ -170,10 +180,11 @@ class Pool:
             value_ids: int32, each in `1..V`.
 
         Raises:
-            DataError: no such attribute, or it is a number.
+            DataError: no such attribute, or it is a number or a text.
         """
-        if self._spec(attribute).kind == "number":
-            raise DataError("this attribute is a number, it has no categories", value=attribute)
+        kind = self._spec(attribute).kind
+        if kind in ("number", "text"):
+            raise DataError(f"this attribute is a {kind}, it has no categories", value=attribute)
         packed = self._categories[attribute]
         return packed.vocabulary, packed.offsets, packed.value_ids
 
@@ -187,10 +198,22 @@ class Pool:
             raise DataError("this attribute is not a number", value=attribute)
         return self._numbers[attribute]
 
+    def texts(self, attribute: str) -> list[str]:
+        """An attribute of kind `text` for the whole pool, uncut: `num_items + 1` strings, "" where missing.
+
+        Raises:
+            DataError: no such attribute, or it is not a text.
+        """
+        if self._spec(attribute).kind != "text":
+            raise DataError("this attribute is not a text", value=attribute)
+        return self._texts[attribute]
+
     def coverage(self, attribute: str) -> float:
         """The share of items that have a value."""
         if self._spec(attribute).kind == "number":
             return float(np.mean(~np.isnan(self._numbers[attribute][1:])))
+        if attribute in self._texts:
+            return float(np.mean([bool(text) for text in self._texts[attribute][1:]]))
         return float(np.mean(np.diff(self._categories[attribute].offsets)[1:] > 0))
 
     def _spec(self, attribute: str) -> AttributeSpec:

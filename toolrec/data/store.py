@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 INTERACTIONS, POOL, USERS = "interactions.parquet", "pool.parquet", "users.parquet"
 _TABLES = (INTERACTIONS, POOL, USERS)
-_ATTRIBUTE_TYPES = {"category": pa.string(), "categories": pa.list_(pa.string()), "number": pa.float64()}
+_ATTRIBUTE_TYPES = {"category": pa.string(), "categories": pa.list_(pa.string()), "number": pa.float64(), "text": pa.string()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +228,8 @@ def _pool_table(pool: Pool) -> pa.Table:
         kind = _ATTRIBUTE_TYPES[spec.kind]
         if spec.kind == "number":
             columns[name] = pa.array(pool.numbers(name)[1:], kind, from_pandas=True)
+        elif spec.kind == "text":
+            columns[name] = pa.array([text or None for text in pool.texts(name)[1:]], kind)
         elif spec.kind == "category":
             columns[name] = pa.array([next(iter(pool.values(name, index)), None) for index in indexes], kind)
         else:

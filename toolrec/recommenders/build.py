@@ -23,7 +23,7 @@ from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError, DataError
 from toolrec.files import atomic_folder
 from toolrec.recommenders import checkpoint
-from toolrec.recommenders.attribute import AttributeEncoderModel, attribute_values
+from toolrec.recommenders.attribute import AttributeEncoderModel
 from toolrec.recommenders.backbone import BackboneModel
 from toolrec.recommenders.config import FitConfig, RecommendersConfig, config_from_json
 from toolrec.recommenders.fitting import FitResult, fit
@@ -31,8 +31,10 @@ from toolrec.recommenders.frozen import FrozenStates, frozen_for_now
 from toolrec.recommenders.fusion_checkpoint import learn_fusions
 from toolrec.recommenders.parallel import Group, joined
 from toolrec.recommenders.popularity import count_items
+from toolrec.recommenders.text import TextEncoder
 from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, new_backbone
 from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, validation_set
+from toolrec.recommenders.values import ItemValues, attribute_values
 
 BACKBONE_TIME_SHARE = 0.6
 """Share of the time budget that the backbone may take where encoders follow; those share what is left."""
@@ -103,6 +105,7 @@ def train_recommenders(
     out: Path,
     attributes: Sequence[str] | None = None,
     backbone: Path | None = None,
+    text_encoder: TextEncoder | None = None,
     device: str = "cpu",
 ) -> TrainingReport:
     """Trains all recommenders of a data set and writes their folder, whole or not at all.
@@ -112,11 +115,12 @@ def train_recommenders(
         attributes: None for all of the pool; empty for the backbone alone.
         backbone: a recommenders' folder of the same data set whose backbone is taken over instead of training one; it may
             be `out` itself.
+        text_encoder: reads attributes of kind `text`.
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
         CheckpointError: `out` is there and is no recommenders' folder, or the backbone is damaged or of another data set.
-        ConfigError: an unknown attribute or device, or a training that diverged.
+        ConfigError: an unknown attribute or device, a text without a text encoder, or a training that diverged.
         DataError: no user has two training items.
     """
     out = Path(out)
@@ -126,6 +130,10 @@ def train_recommenders(
         raise CheckpointError(
             "the output place is not a recommenders' folder, and is not replaced", value=str(out), hint="give another --out"
         )
+    # Before the backbone trains: what is wrong with them should not be found out an hour later.
+    values = {
+        name: attribute_values(dataset.pool, name, num_buckets=config.num_buckets, text_encoder=text_encoder) for name in names
+    }
     with joined(is_cuda=torch_device == "cuda") as group, _folder_of(out, group) as folder:
         training = _Training(dataset, config, folder, device=torch_device, num_encoders=len(names))
         training.popularity()
@@ -134,7 +142,7 @@ def train_recommenders(
             examples = model.fixed_examples(training.sequences, mask_share=config.mask_share)
             with frozen_for_now(model, examples, training.validation, folder=folder) as frozen:
                 for number, name in enumerate(names, start=1):
-                    training.encoder(name, number, frozen)
+                    training.encoder(name, number, values[name], frozen)
         report = training.finish(out)
         if names and group.is_first:
             report = replace(report, fusions=learn_fusions(folder, dataset, device=torch_device))
@@ -235,11 +243,10 @@ class _Training:
         self._add(MemberReport(**kept, ndcg_at_10=member["validation"]["ndcg@10"]), place)
         return model.to(self.device)
 
-    def encoder(self, name: str, number: int, frozen: FrozenStates) -> None:
+    def encoder(self, name: str, number: int, values: ItemValues, frozen: FrozenStates) -> None:
         config = self.config
         seed = member_seed(config.seed, f"attribute:{name}")
         width = frozen.weight_ID.shape[1]
-        values = attribute_values(self.dataset.pool, name, num_buckets=config.num_buckets)
         with seeded(seed):
             model = AttributeEncoderModel(
                 config.encoder,

@@ -25,12 +25,13 @@ from torch import nn
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError
 from toolrec.files import read_json, sha256_file, sha256_json, write_json
-from toolrec.recommenders.attribute import AttributeEncoderModel, AttributeRecommender, AttributeValues
+from toolrec.recommenders.attribute import AttributeEncoderModel, AttributeRecommender
 from toolrec.recommenders.backbone import Backbone, BackboneModel
 from toolrec.recommenders.config import TransformerConfig, config_from_json
 from toolrec.recommenders.popularity import Popularity
 from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.recommenders.trainees import BACKBONES, new_backbone
+from toolrec.recommenders.values import values_of_tensors
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -61,7 +62,6 @@ def save_encoder(
     """Writes an encoder's weights, with the items' values in them, and its configuration."""
     shape = {
         "backbone_width": backbone_width,
-        "num_values": model.embedding.num_embeddings,
         "max_length": len(model.transformer.position),
     }
     fields = {"kind": "attribute_encoder", "attribute": attribute, "transformer": asdict(config), **shape}
@@ -239,12 +239,7 @@ def _load_encoder(folder: Path, member: Mapping[str, Any], backbone: Backbone) -
     fields, config = _config(folder, member)
     tensors = _tensors(folder, member)
     with _damaged(folder, member):
-        values = AttributeValues(
-            offsets=tensors["offsets"].numpy(),
-            value=tensors["value"].numpy(),
-            weight=tensors["weight"].numpy(),
-            num_values=fields["num_values"],
-        )
+        values = values_of_tensors(tensors, "values.value.")
         model = AttributeEncoderModel(
             config,
             values,

@@ -53,7 +53,8 @@ class _FullCrossEntropy(torch.autograd.Function):
             score_TI.scatter_add_(1, target_T1, torch.full_like(at_target_T1, -1.0 / num_positions))
             slope_TI = score_TI.to(hidden_TD.dtype)
             torch.mm(slope_TI, item_ID, out=grad_hidden_TD[start : start + step])
-            grad_weight_ID[1:] += slope_TI.T @ part_TD
+            if ctx.needs_input_grad[1]:
+                grad_weight_ID[1:] += slope_TI.T @ part_TD
         ctx.save_for_backward(grad_hidden_TD, grad_weight_ID)
         return loss / num_positions
 
@@ -102,6 +103,7 @@ class _SampledSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, weight_ID: Tensor, target_T: Tensor, item_N: Tensor, log_chance_N: Tensor) -> Tensor:
         dtype, num_positions = weight_ID.dtype, len(hidden_TD)
+        has_weight_grad = ctx.needs_input_grad[1]  # frozen embeddings need none, and save a third of the products
         negative_ND = weight_ID[item_N].to(hidden_TD.dtype)
         # The target's own chance of standing among the negatives of another position is theirs to make up for.
         log_chance_N = log_chance_N.to(dtype)
@@ -131,10 +133,13 @@ class _SampledSoftmax(torch.autograd.Function):
             slope_TN = score_TN.to(hidden_TD.dtype)
             torch.mm(slope_TN, negative_ND, out=grad_hidden_TD[part])
             grad_hidden_TD[part] += slope_T1.to(hidden_TD.dtype) * target_TD
-            grad_negative_ND += slope_TN.T @ part_TD
+            if has_weight_grad:
+                grad_negative_ND += slope_TN.T @ part_TD
             slope_T[part] = slope_T1[:, 0]
-        grad_weight_ID = torch.zeros_like(weight_ID).index_add_(0, item_N, grad_negative_ND)
-        grad_weight_ID.index_add_(0, target_T, slope_T[:, None] * hidden_TD)
+        grad_weight_ID = torch.zeros_like(weight_ID)
+        if has_weight_grad:
+            grad_weight_ID.index_add_(0, item_N, grad_negative_ND)
+            grad_weight_ID.index_add_(0, target_T, slope_T[:, None] * hidden_TD)
         ctx.save_for_backward(grad_hidden_TD, grad_weight_ID)
         return loss / num_positions
 

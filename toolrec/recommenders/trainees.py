@@ -86,7 +86,7 @@ class EncoderTrainee:
 
     def __init__(self, name: str, model: AttributeEncoderModel, frozen: FrozenStates) -> None:
         self.name, self.model, self.frozen = name, model, frozen
-        self.weight_ID = frozen.weight_ID.to(model.embedding.weight.device)
+        self.weight_ID = frozen.weight_ID.to(model.dense.weight.device)
 
     def examples(self, rng: np.random.Generator) -> Sequence[Example]:
         """The examples whose backbone states are known: the same every epoch."""
