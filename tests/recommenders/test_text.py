@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from toolrec.cli import run_command
 from toolrec.data import load_dataset
@@ -51,7 +52,8 @@ def test_a_text_is_trained_on_and_served_without_the_model(model, with_texts, tm
     table = recommender.value_IS
     text_of = load_dataset(with_texts).pool.texts("looks")
     red_round = [index for index, text in enumerate(text_of) if text == "red round"]
-    assert table[red_round[0]].tolist() == table[red_round[1]].tolist() != table[1 + red_round[0]].tolist()
+    torch.testing.assert_close(table[red_round[0]], table[red_round[1]])
+    assert not torch.allclose(table[red_round[0]], table[1 + red_round[0]])
 
 
 def test_a_text_without_an_encoder_ends_with_2_before_anything_trains(with_texts, tmp_path, capsys):

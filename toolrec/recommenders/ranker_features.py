@@ -41,7 +41,7 @@ class RankerFeatures:
         for name, spec in pool.attributes.items():
             if spec.kind == "number":
                 self._numbers[name] = _standard_numbers(pool.numbers(name))
-            else:
+            elif spec.kind != "text":  # a text is known by its encoder's score alone
                 self._categories[name] = _value_table(pool, name)
         self.names = self._names()
 
