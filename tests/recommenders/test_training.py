@@ -204,7 +204,8 @@ class TestFrozenStates:
         batch = make_batch(frozen.examples, np.array([5, 0, 17]))
         with torch.no_grad():
             expected = at_targets(model(torch.from_numpy(batch.input_BL)), batch)
-        torch.testing.assert_close(frozen.target_states(batch.example_B).float(), expected, atol=4e-3, rtol=1e-2)
+        # bfloat16, where it is used, has 8 bits: 1/256 of states that reach about 3, a few roundings deep.
+        torch.testing.assert_close(frozen.target_states(batch.example_B).float(), expected, atol=5e-2, rtol=0)
         torch.testing.assert_close(frozen.weight_ID, model.weight_ID.detach())
 
     def test_a_second_process_maps_the_same_file(self, parts, tmp_path):

@@ -31,6 +31,7 @@ from toolrec.files import atomic_folder, read_json, write_json
 from toolrec.progress import track
 from toolrec.recommenders.backbone import BackboneModel
 from toolrec.recommenders.batches import Batch, Example, make_batch
+from toolrec.recommenders.fitting import working_dtype
 from toolrec.recommenders.validation import ValidationSet, full_ranking
 
 BLOCK_EXAMPLES = 64
@@ -146,7 +147,9 @@ def _states_at_targets(model: BackboneModel, examples: Sequence[Example], starts
     with track("backbone states", total=len(order), unit="sequences") as bar:
         for start in range(0, len(order), BLOCK_EXAMPLES):
             batch: Batch = make_batch(examples, order[start : start + BLOCK_EXAMPLES])
-            states_BLD = model(torch.from_numpy(batch.input_BL).to(device)).float().cpu().numpy()
+            # As training computes them; validation's states below are those of single precision, like the served ones.
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=working_dtype("auto", device) == torch.bfloat16):
+                states_BLD = model(torch.from_numpy(batch.input_BL).to(device)).float().cpu().numpy()
             for row, number in enumerate(batch.example_B):
                 state_PD[starts[number] : starts[number + 1]] = states_BLD[row][batch.target_BL[row] > 0]
             bar.advance(len(batch.example_B))
