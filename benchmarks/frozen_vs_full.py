@@ -160,9 +160,11 @@ def show(comparison: Comparison, trials: list[Trial]) -> None:
     chosen = {}
     for mode in comparison.flags.modes:
         chosen[mode] = max((t for t in trials if t.mode == mode), key=lambda t: t.validation_ndcg)
+    ndcg: dict[str, float] = {}
     test = test_set(dataset)
-    ndcg = {}
     for mode, trial in chosen.items():
+        if comparison.flags.validation_only:
+            break
         with torch.no_grad():
             ndcg[mode] = mean_ndcg(joint_positions(trial.model.eval(), test))
     table = Table(title=f"{dataset.name}, attribute {comparison.flags.attribute}")
@@ -181,7 +183,7 @@ def show(comparison: Comparison, trials: list[Trial]) -> None:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "mode" else "right")
     for t in trials:
-        on_test = f"{ndcg[t.mode]:.4f}" if t is chosen[t.mode] else ""
+        on_test = f"{ndcg[t.mode]:.4f}" if t is chosen[t.mode] and ndcg else ""
         per_epoch = (f"{t.duration_s / t.num_epochs:.2f}", f"{t.cpu_s / t.num_epochs:.2f}", f"{t.duration_s:.0f}")
         figures = (f"{t.validation_ndcg:.4f}", on_test, f"{t.num_parameters:,}", str(t.num_epochs), str(t.best_epoch))
         table.add_row(t.mode, f"{t.learning_rate:g}", *figures, *per_epoch)
@@ -189,8 +191,9 @@ def show(comparison: Comparison, trials: list[Trial]) -> None:
     if {"frozen", "full"} <= chosen.keys():
         one, other = chosen["frozen"], chosen["full"]
         console.print(
-            f"frozen / full: test ndcg@10 {ndcg['frozen'] / ndcg['full']:.1%}, "
-            f"validation ndcg@10 {one.validation_ndcg / other.validation_ndcg:.1%}, "
+            "frozen / full: "
+            + (f"test ndcg@10 {ndcg['frozen'] / ndcg['full']:.1%}, " if ndcg else "")
+            + f"validation ndcg@10 {one.validation_ndcg / other.validation_ndcg:.1%}, "
             f"trainable parameters {one.num_parameters / other.num_parameters:.1%}, "
             f"seconds per epoch {one.duration_s / one.num_epochs / (other.duration_s / other.num_epochs):.1%} "
             f"(CPU {one.cpu_s / one.num_epochs / (other.cpu_s / other.num_epochs):.1%})"
@@ -228,6 +231,7 @@ def main() -> None:
     parser.add_argument("--recipe", help="whose encoder is trained; by the data set's size if not given")
     parser.add_argument("--side-heads", type=int, help="attention heads of the encoder")
     parser.add_argument("--fixed-knots", action="store_true", help="a number's knots stay at their quantiles")
+    parser.add_argument("--validation-only", action="store_true", help="the test split is not read")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     flags.modes = flags.modes.split(",")
