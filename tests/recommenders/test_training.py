@@ -13,7 +13,7 @@ from toolrec.errors import CheckpointError, ConfigError, DataError
 from toolrec.recommenders import FitConfig, recommenders_manifest, train_recommenders
 from toolrec.recommenders.batches import make_batch, next_item_examples
 from toolrec.recommenders.build import check_attributes, member_seed, resolve_device
-from toolrec.recommenders.fitting import fit
+from toolrec.recommenders.fitting import fit, rate_share
 from toolrec.recommenders.frozen import freeze, frozen_for_now, open_frozen
 from toolrec.recommenders.trainees import at_targets, new_backbone
 from toolrec.recommenders.validation import validation_set
@@ -246,3 +246,12 @@ def test_validation_samples_are_the_same_users_every_time(dataset):
 
 def test_member_seeds_differ():
     assert len({member_seed(seed, name) for seed in range(3) for name in ("backbone", "attribute:a", "attribute:b")}) == 9
+
+
+def test_the_learning_rate_is_halved_where_nothing_gets_better():
+    assert rate_share([], patience=2) == 1.0
+    assert rate_share([0.1, 0.2, 0.2], patience=2) == 1.0
+    assert rate_share([0.1, 0.2, 0.2, 0.1], patience=2) == 1 / 2
+    assert rate_share([0.1, 0.2, 0.2, 0.1, 0.2, 0.2], patience=2) == 1 / 4
+    assert rate_share([0.1, 0.2, 0.2, 0.1, 0.3, 0.2], patience=2) == 1 / 2
+    assert rate_share([0.2] + [0.1] * 9, patience=0) == 1.0

@@ -63,6 +63,7 @@ class FitConfig:
         precision: of the products in training; `auto` takes bfloat16 where the processor or GPU has it.
         averaging: decay, per batch, of the running average of the weights that is validated and kept; 0 for the plain weights.
         batch_size: windows in a batch.
+        decay_patience: epochs without a better validation NDCG@10 after which the learning rate is halved; 0 for never.
         patience: epochs without a better validation NDCG@10 after which training ends.
         max_validation_users: validation ranks the whole pool for a fixed sample of at most this many users.
     """
@@ -77,6 +78,7 @@ class FitConfig:
     averaging: float = 0.99
     batch_size: int = 64
     max_epochs: int = 200
+    decay_patience: int = 0
     patience: int = 10
     max_validation_users: int = 2000
 
@@ -92,6 +94,7 @@ class FitConfig:
         _check("averaging", self.averaging, 0.0 <= self.averaging < 1.0, "0 or more, below 1")
         _check("batch size", self.batch_size, self.batch_size >= 1, "1 or more")
         _check("epochs", self.max_epochs, self.max_epochs >= 1, "1 or more")
+        _check("decay patience", self.decay_patience, self.decay_patience >= 0, "0 or more")
         _check("patience", self.patience, self.patience >= 1, "1 or more")
         _check("validation users", self.max_validation_users, self.max_validation_users >= 1, "1 or more")
 

@@ -124,6 +124,17 @@ def _target_shares(examples: Sequence[Example], *, num_items: int) -> Tensor:
     return torch.from_numpy(count_I / max(count_I.sum(), 1))
 
 
+def rate_share(ndcgs: Sequence[float], *, patience: int) -> float:
+    """How much of the learning rate is left: it is halved whenever `patience` epochs brought nothing better; 0 for never."""
+    best, stale, share = -1.0, 0, 1.0
+    for ndcg in ndcgs:
+        stale = 0 if ndcg > best else stale + 1
+        best = max(best, ndcg)
+        if patience and stale == patience:
+            share, stale = share / 2, 0
+    return share
+
+
 class _Fit:
     def __init__(
         self, trainee: Trainee, config: FitConfig, first: Sequence[Example], *, seed: int, deadline_s: float | None
@@ -140,7 +151,7 @@ class _Fit:
         self.share_I = _target_shares(first, num_items=len(trainee.weight_ID) - 1)
         self.average = [p.detach().clone() for p in parameters]
         self.parameters = parameters
-        self.num_steps = 0
+        self.num_steps, self.rate = 0, config.learning_rate
         self.note = ""
 
     def run(self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None) -> FitResult:
@@ -149,6 +160,8 @@ class _Fit:
         best, best_epoch, best_state = -1.0, 0, self.trainee.model.state_dict()
         stopped_by: StoppedBy = "epochs"
         for epoch in range(1, self.config.max_epochs + 1):
+            ndcgs = [entry.ndcg_at_10 for entry in log]
+            self.rate = self.config.learning_rate * rate_share(ndcgs, patience=self.config.decay_patience)
             loss = self._epoch(bar)
             self._exchange()  # what is validated and kept is the average
             ndcg = self._validate()
@@ -198,7 +211,7 @@ class _Fit:
     def _step(self, batch: Batch) -> float:
         self.num_steps += 1
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * min(1.0, self.num_steps / WARMUP_BATCHES)
+            group["lr"] = self.rate * min(1.0, self.num_steps / WARMUP_BATCHES)
         self.optimizer.zero_grad(set_to_none=True)
         part = self.group.part(batch)
         num_targets = int(np.count_nonzero(part.target_BL))
@@ -243,7 +256,8 @@ class _Fit:
 
     def _validate(self) -> float:
         self.trainee.model.eval()
-        with torch.no_grad(), self._autocast():
+        # In single precision: scores in bfloat16 have ties that the lists will not have.
+        with torch.no_grad():
             return self.group.agree(self.trainee.validate() if self.group.is_first else 0.0)
 
     def _is_over(self) -> bool:

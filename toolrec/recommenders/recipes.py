@@ -42,12 +42,12 @@ def sasrec_small() -> RecommendersConfig:
 
 def sasrec_strong() -> RecommendersConfig:
     """SASRec for up to millions of interactions, as ML-1M: softmax over sampled negatives, histories of 200."""
-    fit = FitConfig(loss="sampled_softmax", num_negatives=512, batch_size=32, averaging=0.997)
+    fit = FitConfig(loss="sampled_softmax", num_negatives=512, batch_size=32, averaging=0.997, decay_patience=4, patience=12)
     return RecommendersConfig(
         model_history_length=200,
         backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.2),
         backbone_fit=fit,
-        encoder_fit=replace(fit, max_epochs=5, patience=2),
+        encoder_fit=replace(fit, max_epochs=5, decay_patience=0, patience=2),
     )
 
 
