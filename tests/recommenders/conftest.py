@@ -60,6 +60,7 @@ def small_config(**fields) -> RecommendersConfig:
         encoder=TransformerConfig(width=8, num_layers=1, num_heads=2, dropout=0.1),
         encoder_fit=fit,
         num_buckets=4,
+        learn_fusions=False,
     )
     return replace(config, **fields)
 
@@ -84,7 +85,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def trained(dataset, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("recommenders") / "checkerboard"
-    train_recommenders(dataset, small_config(), out=out)
+    train_recommenders(dataset, small_config(learn_fusions=True), out=out)
     return out
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from toolrec.errors import CheckpointError
 from toolrec.files import sha256_file
 from toolrec.recommenders import load_recommenders, recommenders_manifest
-from toolrec.recommenders.checkpoint import member_folder
+from toolrec.recommenders.checkpoint import member_folder, training_log
 
 
 @pytest.fixture
@@ -154,3 +154,16 @@ def test_weights_that_are_no_safetensors(copy, dataset):
 )
 def test_member_folders_are_safe_names(name, expected):
     assert member_folder(name, 3) == expected
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/tmp/elsewhere", ""])
+def test_a_manifest_that_leads_out_of_its_folder(copy, dataset, place):
+    edit_manifest(copy, lambda m: m["members"][1].update({"folder": place}))
+    with pytest.raises(CheckpointError, match="outside its folder"):
+        load_recommenders(copy, dataset)
+
+
+def test_a_kept_backbone_without_its_log(copy, dataset):
+    (copy / "training_log.csv").unlink()
+    with pytest.raises(CheckpointError, match="training log"):
+        training_log(copy, "backbone")

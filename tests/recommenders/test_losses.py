@@ -146,3 +146,13 @@ def test_states_of_half_precision_give_nearly_the_same(case):
     for loss in (full_cross_entropy, lambda *given: sampled_softmax(*given, negatives)):
         whole = loss(hidden_TD.float(), weight_ID, target_T).item()
         assert loss(hidden_TD, weight_ID, target_T).item() == pytest.approx(whole, rel=0.02)
+
+
+def test_an_item_that_is_no_target_in_the_first_epoch_still_has_a_chance(case):
+    share_I = torch.zeros(NUM_ITEMS + 1, dtype=torch.float64)
+    negatives = in_batch_negatives(case[2], share_I, 20, torch.Generator().manual_seed(0))
+    assert torch.isfinite(negatives.log_chance_N).all()
+
+
+def test_a_pool_of_one_item_has_no_other():
+    assert other_items(torch.ones(5, dtype=torch.int64), 1, torch.Generator()).tolist() == [1] * 5

@@ -21,7 +21,8 @@ def test_the_authors_backbone_has_the_parameters_they_published():
 def test_every_recipe_trains_and_its_folder_loads(dataset, tmp_path, name):
     config = recipe_named(name)
     short = {"max_epochs": 1, "max_validation_users": 20}
-    config = replace(config, backbone_fit=replace(config.backbone_fit, **short), encoder_fit=replace(config.encoder_fit, **short))
+    fits = {"backbone_fit": replace(config.backbone_fit, **short), "encoder_fit": replace(config.encoder_fit, **short)}
+    config = replace(config, learn_fusions=False, **fits)
     report = train_recommenders(dataset, config, out=tmp_path / "out", attributes=["colour"])
     assert [member.name for member in report.members] == ["popularity", "backbone", "colour"]
     loaded = load_recommenders(tmp_path / "out", dataset)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from toolrec.errors import ConfigError
 from toolrec.evaluation.metrics import ndcg_at_k, recall_at_k
 from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, mean_recall, position_of_target
 
@@ -53,3 +54,10 @@ def test_blocks_give_what_one_user_at_a_time_gives():
         score_I = (weight_ID @ weight_ID[history[-1]]).numpy()
         score_I[[0, *history]] = -INF
         assert position == 1 + int((score_I > score_I[target]).sum())
+
+
+def test_states_that_are_no_numbers_stop_with_the_reason():
+    users = ValidationSet([np.array([1, 2])], np.array([3]))
+    nothing = lambda history_BL, last_B, places: torch.full((1, 4), float("nan"))  # noqa: E731
+    with pytest.raises(ConfigError, match="no finite numbers"):
+        full_ranking(nothing, torch.ones(6, 4), users, model_history_length=5)

@@ -243,7 +243,8 @@ def _examples(dataset: Dataset, name: str) -> str:
         low, middle, high = (format_number(float(f(numbers))) for f in (np.nanmin, np.nanmedian, np.nanmax))
         return f"{low} to {high}, median {middle}"
     if dataset.pool.attributes[name].kind == "text":
-        return next((dataset.pool.values(name, index)[0] for index, text in enumerate(dataset.pool.texts(name)) if text), "")
+        shown = (dataset.pool.values(name, index) for index, text in enumerate(dataset.pool.texts(name)) if text)
+        return next((values[0] for values in shown if values), "")
     vocabulary, _, value_ids = dataset.pool.categories(name)
     most = np.argsort(-np.bincount(value_ids, minlength=len(vocabulary)), kind="stable")[:4]
     return ", ".join(vocabulary[value] for value in most if value)

@@ -48,6 +48,7 @@ def train(
     model_history_length: int | None = typer.Option(None, help="How many last items the recommenders read."),
     learning_rate: float | None = typer.Option(None, help="Learning rate of every member."),
     batch_size: int | None = typer.Option(None, help="Sequences in a batch."),
+    fusions: bool = typer.Option(True, help="Fit the fusions without an LLM on validation at the end."),
     compile: bool | None = typer.Option(None, help="Compile the backbone for training. Default: on a GPU."),
     patience: int | None = typer.Option(None, help="Epochs without a better validation NDCG@10 before a member stops."),
 ) -> None:
@@ -59,7 +60,13 @@ def train(
     from toolrec.recommenders import train_recommenders
     from toolrec.recommenders.text import SentenceEncoder
 
-    shape = {"--hidden": hidden, "--layers": layers, "--heads": heads, "--model-history-length": model_history_length}
+    shape = {
+        "--dropout": dropout,
+        "--hidden": hidden,
+        "--layers": layers,
+        "--heads": heads,
+        "--model-history-length": model_history_length,
+    }
     clashing = [flag for flag, value in shape.items() if value is not None]
     if backbone is not None and clashing:
         raise ConfigError("a kept backbone has its own shape", value=", ".join(clashing), hint="leave these flags out")
@@ -67,7 +74,7 @@ def train(
     config = _configure(
         dataset,
         recipe,
-        fields={"seed": seed, "max_time_s": max_time_s, "model_history_length": model_history_length},
+        fields={"seed": seed, "max_time_s": max_time_s, "model_history_length": model_history_length, "learn_fusions": fusions},
         backbone={"width": hidden, "num_layers": layers, "num_heads": heads, "dropout": dropout},
         fit={
             "loss": loss,

@@ -144,9 +144,10 @@ def train_recommenders(
                 for number, name in enumerate(names, start=1):
                     training.encoder(name, number, values[name], frozen)
         report = training.finish(out)
-        if names and group.is_first:
-            report = replace(report, fusions=learn_fusions(folder, dataset, device=torch_device))
-        return replace(report, duration_s=time.monotonic() - training.start_s)
+    # The members are safe in their folder before the fusions are fitted.
+    if names and config.learn_fusions and group.is_first:
+        report = replace(report, fusions=learn_fusions(out, dataset, device=torch_device))
+    return replace(report, duration_s=time.monotonic() - training.start_s)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,9 @@ import numpy as np
 from toolrec.recommenders.base import pad_histories, top_k
 from toolrec.recommenders.scoring import BLOCK_HISTORIES, ScoringRecommender
 
+BLOCK_SCORES = 2**24
+"""Scores of all members that are held at a time."""
+
 LIST_LENGTH = 100
 """How many items of every member are candidates."""
 
@@ -59,8 +62,13 @@ class CandidateSource:
         return result
 
     def _make(self, histories: Sequence[np.ndarray], mask_seen: bool) -> list[Candidates]:
-        if not histories:
-            return []
+        num_rows = max(1, BLOCK_SCORES // (self.num_items * len(self.members)))
+        made: list[Candidates] = []
+        for start in range(0, len(histories), num_rows):
+            made.extend(self._make_block(histories[start : start + num_rows], mask_seen))
+        return made
+
+    def _make_block(self, histories: Sequence[np.ndarray], mask_seen: bool) -> list[Candidates]:
         history_BL = pad_histories(histories)
         score_MBI = []
         lists = []

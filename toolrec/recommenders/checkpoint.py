@@ -133,6 +133,10 @@ def recommenders_manifest(folder: Path) -> dict[str, Any]:
     unlisted = {POPULARITY, BACKBONE} - {member.get("name") for member in manifest["members"]}
     if unlisted or not all({"folder", "files"} <= member.keys() for member in manifest["members"]):
         raise CheckpointError("the recommenders' manifest does not list its members", value=sorted(unlisted) or None)
+    outside = [m["folder"] for m in manifest["members"] if not _is_inside(str(m["folder"]))]
+    outside += [name for m in manifest["members"] for name in m["files"] if Path(name).name != name]
+    if outside:
+        raise CheckpointError("the recommenders' manifest names a place outside its folder", value=outside[0])
     return manifest
 
 
@@ -149,19 +153,32 @@ def backbone_entry(folder: Path, dataset: Dataset) -> tuple[dict[str, Any], dict
 
 
 def training_log(folder: Path, member: str) -> list[dict[str, Any]]:
-    """One member's epochs in a folder's training log, as the log is written."""
-    with (Path(folder) / TRAINING_LOG).open(newline="", encoding="utf-8") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["member"] == member]
-    return [
-        {
-            "member": member,
-            "epoch": int(row["epoch"]),
-            "loss": float(row["loss"]),
-            "ndcg_at_10": float(row["ndcg@10"]),
-            "duration_s": float(row["seconds"]),
-        }
-        for row in rows
-    ]
+    """One member's epochs in a folder's training log, as the log is written.
+
+    Raises:
+        CheckpointError: there is no log, or it is damaged.
+    """
+    place = Path(folder) / TRAINING_LOG
+    try:
+        with place.open(newline="", encoding="utf-8") as handle:
+            return [
+                {
+                    "member": member,
+                    "epoch": int(row["epoch"]),
+                    "loss": float(row["loss"]),
+                    "ndcg_at_10": float(row["ndcg@10"]),
+                    "duration_s": float(row["seconds"]),
+                }
+                for row in csv.DictReader(handle)
+                if row["member"] == member
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the training log cannot be read ({error})", value=str(place)) from None
+
+
+def _is_inside(place: str) -> bool:
+    path = Path(place)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def load_recommenders(

@@ -107,6 +107,7 @@ class RecommendersConfig:
         model_history_length: how many of a user's last items the recommenders read.
         max_time_s: seconds for the whole training, or None; a member that runs out of it keeps its best epoch so far.
         num_buckets: knots of the value scale of an ordered attribute.
+        learn_fusions: whether fusions without an LLM are fitted on validation once the encoders are trained.
         mask_share: of the positions that BERT4Rec's examples mask; SASRec has no use for it.
     """
 
@@ -118,6 +119,7 @@ class RecommendersConfig:
     encoder_fit: FitConfig = field(default_factory=FitConfig)
     num_buckets: int = 16
     mask_share: float = 0.2
+    learn_fusions: bool = True
     seed: int = 0
     max_time_s: float | None = None
 

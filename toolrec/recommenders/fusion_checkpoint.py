@@ -42,14 +42,18 @@ def refit_fusions(folder: Path, dataset: Dataset, config: FusionConfig | None = 
     fitted = fit_fusions(dataset, load_recommenders(folder, dataset, device=device), config)
     if fitted is None:
         raise ConfigError("fusions cannot be learned: hardly any validation target is on a recommender's list", value=str(folder))
-    with atomic_folder(folder) as temporary:
-        shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
-        add_fusions(temporary, fitted)
+    _put(folder, fitted)
     return fitted
 
 
+def _put(folder: Path, fitted: FittedFusions) -> None:
+    with atomic_folder(folder) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
+        add_fusions(temporary, fitted)
+
+
 def learn_fusions(folder: Path, dataset: Dataset, *, device: str = "cpu") -> Mapping[str, float]:
-    """Fits the fusions of a folder that was just written, and adds them: validation NDCG@10 by name.
+    """Fits the fusions of a folder that was just written, and adds them, all or none: validation NDCG@10 by name.
 
     Nothing is added, and nothing returned, where hardly any user's validation target is on a recommender's list.
     """
@@ -58,7 +62,7 @@ def learn_fusions(folder: Path, dataset: Dataset, *, device: str = "cpu") -> Map
     fitted = fit_fusions(dataset, recommenders)
     if fitted is None:
         return {}
-    add_fusions(folder, fitted)
+    _put(folder, fitted)
     return fitted.ndcg_at_10
 
 

@@ -26,6 +26,12 @@ from toolrec.recommenders.validation import mean_ndcg
 NOT_LISTED = 1_000_000
 """A position beyond every list."""
 
+MAX_SCORES = 3_000_000_000
+"""Users times items that are scored for a fit at most, so that a large pool does not take hours."""
+
+MIN_USERS = 1000
+"""So many users are scored however large the pool is."""
+
 MAX_USERS = 30_000
 """Validation users that fusions are fitted on at most: a fixed sample of larger data sets."""
 
@@ -123,7 +129,8 @@ class CollectedExamples:
 
 def collect_examples(dataset: Dataset, parts: FusionParts, config: FusionConfig) -> CollectedExamples:
     """Scores the validation users' histories, each member once."""
-    users = dataset.sample_users(config.max_users if config.max_users < dataset.num_users else None, 0)
+    limit = min(config.max_users, max(MIN_USERS, MAX_SCORES // dataset.num_items))
+    users = dataset.sample_users(limit if limit < dataset.num_users else None, 0)
     collector = _Collector(parts)
     with track("fusions: scoring validation users", total=len(users), unit="users") as progress:
         for start in range(0, len(users), BLOCK_HISTORIES):

@@ -76,6 +76,8 @@ def _pairs(flat_N: np.ndarray, owner_N: np.ndarray, weights: Sequence[float], nu
             break
         rows, columns = flat_N[:-gap][same], flat_N[gap:][same]
         total = total + sparse.coo_array((np.full(len(rows), weight), (rows, columns)), shape=shape).tocsr()
+        if total.nnz > 2 * MAX_NEIGHBOURS * num_items:
+            total = _pruned(total)
     return total
 
 

@@ -19,6 +19,9 @@ from toolrec.recommenders.listwise import Examples, ListwiseModel, mean_ndcg_at_
 
 BATCH_USERS = 128
 
+BLOCK_ROWS = 65_536
+"""Candidates whose features are standardised at a time."""
+
 MIN_BATCHES = 100
 """A fit has at least as many, however few users there are."""
 
@@ -96,10 +99,16 @@ class _Data:
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
-        self.mean_F = examples.feature_NF.mean(axis=0, dtype=np.float64)
-        self.scale_F = examples.feature_NF.std(axis=0, dtype=np.float64)
+        feature_NF = examples.feature_NF
+        self.mean_F = feature_NF.mean(axis=0, dtype=np.float64)
+        # One column at a time: a copy of all in double precision would be the largest array of the whole fit.
+        self.scale_F = np.array([feature_NF[:, f].std(dtype=np.float64) for f in range(feature_NF.shape[1])])
         self.scale_F[self.scale_F < 1e-9] = 1.0  # a feature that is the same everywhere says nothing
-        self.standard_NF = torch.from_numpy(standardised(examples.feature_NF, self.mean_F, self.scale_F).astype(np.float32))
+        standard_NF = np.empty(feature_NF.shape, dtype=np.float32)
+        for start in range(0, len(feature_NF), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            standard_NF[rows] = standardised(feature_NF[rows], self.mean_F, self.scale_F)
+        self.standard_NF = torch.from_numpy(standard_NF)
         self.length_U = np.diff(examples.offsets)
 
     def of(self, users: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:

@@ -93,7 +93,7 @@ def in_batch_negatives(target_T: Tensor, share_I: Tensor, num_negatives: int, ge
     """
     place_N = torch.randint(len(target_T), (num_negatives,), generator=generator)
     item_N = torch.unique(target_T.cpu()[place_N])
-    log_missed_N = num_negatives * torch.log1p(-share_I[item_N].clamp(max=1 - 1e-6))
+    log_missed_N = num_negatives * torch.log1p(-share_I[item_N].clamp(min=1e-6, max=1 - 1e-6))
     return Negatives(item_N, torch.log(-torch.expm1(log_missed_N)).to(torch.float32))
 
 
@@ -198,9 +198,10 @@ def pairwise(hidden_TD: Tensor, weight_ID: Tensor, target_T: Tensor, negative_T:
 
 
 def other_items(target_T: Tensor, num_items: int, generator: torch.Generator) -> Tensor:
-    """For every target one uniform item that is not it."""
+    """For every target one uniform item that is not it; a pool of one item has only the target."""
     drawn_T = torch.randint(1, max(num_items, 2), target_T.shape, generator=generator).to(target_T.device)
-    return drawn_T + (drawn_T >= target_T).to(drawn_T.dtype)
+    other_T = drawn_T + (drawn_T >= target_T).to(drawn_T.dtype)
+    return other_T.clamp(max=num_items)  # a pool of one item has no other
 
 
 def next_item_loss(

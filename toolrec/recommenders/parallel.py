@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 4 -m toolrec train data/ml-1m
 
-One process alone is a group of one, and nothing is sent. Results are those of one process, but for dropout and last bits.
+One process alone is a group of one, and nothing is sent. Results are those of one process, but for dropout, last bits, and
+the negatives of `in_batch_softmax`, `bce` and `bpr`, which every process draws for its own rows.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class SentenceEncoder:
             ) from None
         try:
             self._model = SentenceTransformer(
-                str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
+                str(folder), device=device, local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
             raise ConfigError(f"the sentence-embedding model cannot be loaded ({error})", value=str(folder)) from None

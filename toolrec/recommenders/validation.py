@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from toolrec.data import Dataset
+from toolrec.errors import ConfigError
 
 BLOCK_USERS = 64
 BLOCK_SCORES = 2**24
@@ -74,6 +75,9 @@ def full_ranking(
         weight_ID: item embeddings; scores are inner products with the states.
         users: histories, oldest first, at least one item each, and targets.
 
+    Raises:
+        ConfigError: a state is no finite number: the training has diverged.
+
     Returns:
         position_B: int64, in the order of the users. A target that is also in the history comes after all others.
     """
@@ -91,6 +95,8 @@ def full_ranking(
         rows = np.repeat(np.arange(len(block)), [len(histories[i]) for i in block])
         seen = np.concatenate([histories[i] for i in block]).astype(np.int64)
         score_BI[torch.from_numpy(rows).to(device), torch.from_numpy(seen).to(device)] = -torch.inf
+        if not bool(torch.isfinite(state_BD).all()):
+            raise ConfigError("the model gives states that are no finite numbers", hint="use a smaller learning rate")
         target_B = torch.from_numpy(targets[block].astype(np.int64)).to(device)
         positions[block] = position_of_target(score_BI, target_B).cpu().numpy()
     return positions
