@@ -58,8 +58,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 complete, 1 our fault, 2 bad input, 3 stopped and resumable, 130 Ctrl-C.
     """
+    return run_app(build_app(), "toolrec", arguments)
+
+
+def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Runs one command of an application folder's own tree, with the same messages and exit codes."""
     try:
-        build_app()(args=None if arguments is None else list(arguments), prog_name="toolrec")
+        app(args=None if arguments is None else list(arguments), prog_name=name)
     except SystemExit as end:  # typer's own: usage errors (2), Ctrl-C (130), the end of a command (0)
         return end.code if isinstance(end.code, int) else 0
     except ToolRecError as error:

@@ -180,7 +180,7 @@ class _Training:
         start_s = time.monotonic()
         count_I = count_items(self.sequences, num_items=self.dataset.num_items)
         checkpoint.save_popularity(self.folder / checkpoint.member_folder(checkpoint.POPULARITY), count_I)
-        ndcg = _popularity_ndcg(count_I, self.validation)
+        ndcg = popularity_ndcg(count_I, self.validation)
         report = MemberReport(
             name=checkpoint.POPULARITY,
             kind="popularity",
@@ -195,17 +195,11 @@ class _Training:
 
     def backbone(self) -> BackboneModel:
         config, name = self.config, checkpoint.BACKBONE
-        seed = member_seed(config.seed, name)
-        with seeded(seed):
-            model = new_backbone(
-                config.backbone_kind,
-                config.backbone,
-                num_items=self.dataset.num_items,
-                model_history_length=config.model_history_length,
-            ).to(self.device)
+        trainee, seed = backbone_in_training(self.dataset, config, self.validation, device=self.device)
+        model = trainee.model
         share = BACKBONE_TIME_SHARE if self.encoders_left else 1.0
         result = fit(
-            self._trainee(model),
+            trainee,
             config.backbone_fit,
             seed=seed,
             deadline_s=None if config.max_time_s is None else self.start_s + config.max_time_s * share,
@@ -214,15 +208,6 @@ class _Training:
         checkpoint.save_backbone(self.folder / place, model)
         self._add_fitted(name, model.kind, place, model, result)
         return model
-
-    def _trainee(self, model: BackboneModel) -> BackboneTrainee:
-        return BackboneTrainee(
-            model,
-            self.sequences,
-            self.validation,
-            mask_share=self.config.mask_share,
-            compile=self.config.backbone_fit.compile,
-        )
 
     def take_over(self, source: Path) -> BackboneModel:
         """The backbone of another folder, its figures with it."""
@@ -246,17 +231,9 @@ class _Training:
 
     def encoder(self, name: str, number: int, values: ItemValues, frozen: FrozenStates) -> None:
         config = self.config
-        seed = member_seed(config.seed, f"attribute:{name}")
-        width = frozen.weight_ID.shape[1]
-        with seeded(seed):
-            model = AttributeEncoderModel(
-                config.encoder,
-                values,
-                backbone_width=width,
-                max_length=frozen.about["max_length"],
-                is_causal=frozen.about["is_causal"],
-            ).to(self.device)
-        result = fit(EncoderTrainee(name, model, frozen), config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline())
+        trainee, seed = encoder_in_training(name, config, values, frozen, device=self.device)
+        model, width = trainee.model, frozen.weight_ID.shape[1]
+        result = fit(trainee, config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline())
         self.encoders_left -= 1
         place = checkpoint.member_folder(name, number)
         checkpoint.save_encoder(self.folder / place, model, config.encoder, attribute=name, backbone_width=width)
@@ -313,6 +290,44 @@ class _Training:
         )
 
 
+def backbone_in_training(
+    dataset: Dataset, config: RecommendersConfig, validation: ValidationSet, *, device: str
+) -> tuple[BackboneTrainee, int]:
+    """An untrained backbone, and the seed that its weights came from and its training goes on with."""
+    seed = member_seed(config.seed, checkpoint.BACKBONE)
+    with seeded(seed):
+        model = new_backbone(
+            config.backbone_kind,
+            config.backbone,
+            num_items=dataset.num_items,
+            model_history_length=config.model_history_length,
+        ).to(device)
+    trainee = BackboneTrainee(
+        model,
+        dataset.train_sequences(),
+        validation,
+        mask_share=config.mask_share,
+        compile=config.backbone_fit.compile,
+    )
+    return trainee, seed
+
+
+def encoder_in_training(
+    name: str, config: RecommendersConfig, values: ItemValues, frozen: FrozenStates, *, device: str
+) -> tuple[EncoderTrainee, int]:
+    """An untrained attribute encoder over frozen states, and its seed likewise."""
+    seed = member_seed(config.seed, f"attribute:{name}")
+    with seeded(seed):
+        model = AttributeEncoderModel(
+            config.encoder,
+            values,
+            backbone_width=frozen.weight_ID.shape[1],
+            max_length=frozen.about["max_length"],
+            is_causal=frozen.about["is_causal"],
+        ).to(device)
+    return EncoderTrainee(name, model, frozen), seed
+
+
 def member_seed(seed: int, name: str) -> int:
     """A member's own seed: an encoder comes out the same whichever others are trained with it."""
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
@@ -326,7 +341,8 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _popularity_ndcg(count_I: np.ndarray, validation: ValidationSet) -> float:
+def popularity_ndcg(count_I: np.ndarray, validation: ValidationSet) -> float:
+    """Popularity's NDCG@10 on the validation split."""
     weight_I1 = torch.from_numpy(count_I)[:, None]
     positions = full_ranking(
         lambda _history_BL, last_B, _places: weight_I1.new_ones(len(last_B), 1),

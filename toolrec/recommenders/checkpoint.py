@@ -181,6 +181,16 @@ def _is_inside(place: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
+def check_members(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compares every file of the members with its checksum.
+
+    Raises:
+        CheckpointError: one is missing or was changed.
+    """
+    for member in manifest["members"]:
+        _check_files(folder, member)
+
+
 def load_recommenders(
     folder: Path, dataset: Dataset, *, names: Sequence[str] | None = None, device: str = "cpu"
 ) -> dict[str, ScoringRecommender]:

@@ -5,21 +5,22 @@ Shape suffixes: D width, T positions with a target.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolrec.errors import ConfigError
+from toolrec.errors import CheckpointError, ConfigError
 from toolrec.progress import Progress, track
 from toolrec.recommenders.batches import Batch, Example, batches, num_batches
 from toolrec.recommenders.config import FitConfig, Precision
+from toolrec.recommenders.fit_state import fitting, read_state, write_state
 from toolrec.recommenders.losses import next_item_loss
 from toolrec.recommenders.parallel import current_group
 
@@ -87,6 +88,7 @@ def fit(
     seed: int,
     deadline_s: float | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
+    state_path: Path | None = None,
 ) -> FitResult:
     """Trains until validation stops getting better, the epochs are done or the time is over; keeps the best epoch.
 
@@ -94,16 +96,23 @@ def fit(
         seed: of windows, the order of batches, dropout and negatives; the process's own random state is left as it was.
         deadline_s: a `time.monotonic()` at which to stop, the epoch under way included.
         on_epoch: told of every epoch when it has been validated; the model then holds that epoch's validated weights.
+        state_path: a file that the training's state is written to after every epoch. Where it is there already, the training
+            goes on from it, and `on_epoch` is told of its epochs first (by then the model holds the last one's weights).
 
     Raises:
         ConfigError: the loss is no longer a finite number.
+        CheckpointError: the state is damaged, or is of another training.
     """
     first = trainee.examples(np.random.default_rng(seed))  # later epochs may have a few more or less
     total = config.max_epochs * num_batches(len(first), config.batch_size)
     devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
     with torch.random.fork_rng(devices=devices), track(f"training {trainee.name}", total=total, unit="batches") as bar:
         torch.manual_seed(seed + current_group().position)
-        return _Fit(trainee, config, first, seed=seed, deadline_s=deadline_s).run(bar, on_epoch)
+        this = _Fit(trainee, config, first, seed=seed, deadline_s=deadline_s)
+        if state_path is not None and state_path.exists():
+            this.restore(state_path)
+            bar.advance(len(this.log) * total // config.max_epochs)
+        return this.run(bar, on_epoch, state_path)
 
 
 def working_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -135,6 +144,11 @@ def rate_share(ndcgs: Sequence[float], *, patience: int) -> float:
     return share
 
 
+def _moments(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"optimizer.{name}."
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
 class _Fit:
     def __init__(
         self, trainee: Trainee, config: FitConfig, first: Sequence[Example], *, seed: int, deadline_s: float | None
@@ -143,59 +157,107 @@ class _Fit:
         self.deadline_s = math.inf if deadline_s is None else deadline_s
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        parameters = [p for p in trainee.model.parameters() if p.requires_grad]
+        named = {name: p for name, p in trainee.model.named_parameters() if p.requires_grad}
+        self.names, self.parameters = list(named), list(named.values())
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+            self.parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
         )
         self.dtype = working_dtype(config.precision, trainee.weight_ID.device)
         self.share_I = _target_shares(first, num_items=len(trainee.weight_ID) - 1)
-        self.average = [p.detach().clone() for p in parameters]
-        self.parameters = parameters
+        self.average = self._copies()
+        self.best, self.best_epoch, self.best_ndcg = self._copies(), 0, -1.0
+        self.log: list[EpochLog] = []
+        self.settings = {"member": trainee.name, "seed": seed, "config": asdict(config)}
         self.num_steps, self.rate = 0, config.learning_rate
         self.note = ""
 
-    def run(self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None) -> FitResult:
-        start_s = time.monotonic()
-        log: list[EpochLog] = []
-        best, best_epoch, best_state = -1.0, 0, self.trainee.model.state_dict()
-        stopped_by: StoppedBy = "epochs"
-        for epoch in range(1, self.config.max_epochs + 1):
-            ndcgs = [entry.ndcg_at_10 for entry in log]
+    def run(self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None, state_path: Path | None) -> FitResult:
+        start_s = time.monotonic() - (self.log[-1].duration_s if self.log else 0.0)
+        tell = on_epoch or (lambda _: None)
+        for earlier in self.log:
+            tell(earlier)
+        if self.log:
+            self._exchange()
+        while (stopped_by := self._stopped_by()) is None:
+            ndcgs = [entry.ndcg_at_10 for entry in self.log]
             self.rate = self.config.learning_rate * rate_share(ndcgs, patience=self.config.decay_patience)
             loss = self._epoch(bar)
             self._exchange()  # what is validated and kept is the average
-            ndcg = self._validate()
-            log.append(
-                EpochLog(
-                    member=self.trainee.name,
-                    epoch=epoch,
-                    loss=loss,
-                    ndcg_at_10=ndcg,
-                    duration_s=time.monotonic() - start_s,
-                )
-            )
-            if ndcg > best:
-                best, best_epoch, best_state = ndcg, epoch, copy.deepcopy(self.trainee.model.state_dict())
-            if on_epoch is not None:
-                on_epoch(log[-1])
+            self._record(loss, self._validate(), duration_s=time.monotonic() - start_s)
+            if state_path is not None:
+                write_state(state_path, *self._state())
+            tell(self.log[-1])
             self._exchange()
-            self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {best:.4f})"
             bar.advance(0, note=self.note)
-            if self._is_over():
-                stopped_by = "time"
-                break
-            if epoch - best_epoch >= self.config.patience:
-                stopped_by = "patience"
-                break
-        self.trainee.model.load_state_dict(best_state)
+        with torch.no_grad():
+            for parameter, best in zip(self.parameters, self.best, strict=True):
+                parameter.copy_(best)
         return FitResult(
-            best_ndcg_at_10=best,
-            best_epoch=best_epoch,
-            num_epochs=len(log),
+            best_ndcg_at_10=self.best_ndcg,
+            best_epoch=self.best_epoch,
+            num_epochs=len(self.log),
             duration_s=time.monotonic() - start_s,
             stopped_by=stopped_by,
-            log=tuple(log),
+            log=tuple(self.log),
         )
+
+    def _stopped_by(self) -> StoppedBy | None:
+        num_epochs = len(self.log)
+        if num_epochs and self._is_over():
+            return "time"
+        if num_epochs - self.best_epoch >= self.config.patience:
+            return "patience"
+        return "epochs" if num_epochs >= self.config.max_epochs else None
+
+    def _record(self, loss: float, ndcg: float, *, duration_s: float) -> None:
+        epoch = len(self.log) + 1
+        self.log.append(EpochLog(member=self.trainee.name, epoch=epoch, loss=loss, ndcg_at_10=ndcg, duration_s=duration_s))
+        if ndcg > self.best_ndcg:
+            self.best, self.best_epoch, self.best_ndcg = self._copies(), epoch, ndcg
+        self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {self.best_ndcg:.4f})"
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The training between two epochs, the model holding the validated weights."""
+        tensors = {"rng.torch": torch.get_rng_state(), "rng.negatives": self.generator.get_state()}
+        if self.trainee.weight_ID.is_cuda:
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.trainee.weight_ID.device)
+        for name, parameter, average, best in zip(self.names, self.parameters, self.average, self.best, strict=True):
+            tensors |= {f"weights.{name}": parameter, f"average.{name}": average, f"best.{name}": best}
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        fields = {
+            "settings": self.settings,
+            "rng": self.rng.bit_generator.state,
+            "num_steps": self.num_steps,
+            "best_epoch": self.best_epoch,
+            "log": [asdict(entry) for entry in self.log],
+        }
+        return tensors, fields
+
+    @torch.no_grad()
+    def restore(self, path: Path) -> None:
+        """Takes up the training where a state left it."""
+        tensors, fields = read_state(path)
+        if fields["settings"] != self.settings:
+            raise CheckpointError(
+                f"the training's state {path} is of another training", value=fields["settings"], allowed=self.settings
+            )
+        torch.set_rng_state(tensors["rng.torch"])
+        self.generator.set_state(tensors["rng.negatives"])
+        if self.trainee.weight_ID.is_cuda:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.trainee.weight_ID.device)
+        self.rng.bit_generator.state = fields["rng"]
+        for name, parameter, average, best in zip(self.names, self.parameters, self.average, self.best, strict=True):
+            for kind, own in (("weights", parameter), ("average", average), ("best", best)):
+                own.copy_(fitting(path, tensors, f"{kind}.{name}", own))
+        moments = [_moments(tensors, name) for name in self.names]
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
+        self.num_steps, self.best_epoch = fields["num_steps"], fields["best_epoch"]
+        self.log = [EpochLog(**entry) for entry in fields["log"]]
+        self.best_ndcg = self.log[self.best_epoch - 1].ndcg_at_10
+
+    def _copies(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.parameters]
 
     def _epoch(self, bar: Progress) -> float:
         self.trainee.model.train()
