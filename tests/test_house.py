@@ -74,7 +74,7 @@ def test_no_key_is_a_field_of_any_configuration():
 def test_the_readme_lists_every_module_with_its_own_words():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = []
-    for folder in ("toolrec", "serve", "benchmarks", "examples"):
+    for folder in ("toolrec", "serve", "tune", "benchmarks", "examples"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
             if path.name == "__init__.py" and doc is None:

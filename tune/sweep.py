@@ -11,10 +11,12 @@ summary.json       totals, the best trial, where it was promoted to
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,7 +182,8 @@ def _run(config: SweepConfig, prepared: _Prepared, folder: Path, resources: Reso
     with connected(resources.address, num_cpus=resources.num_cpus):
         _check_resources(resources)
         try:
-            _tuner(config, prepared.plan, folder, resources).fit()
+            with contextlib.redirect_stdout(sys.stderr):  # Ray Tune's own greeting
+                _tuner(config, prepared.plan, folder, resources).fit()
         except KeyboardInterrupt:
             stage(f"stopped; go on with {_resume(folder)}")
             raise
