@@ -175,6 +175,7 @@ def _frozen(config: SweepConfig, dataset: Dataset, validation: ValidationSet, ca
 def _run(config: SweepConfig, prepared: _Prepared, folder: Path, resources: Resources) -> Summary:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the trials' own files say more
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["AIR_VERBOSITY"] = "0"  # a restored experiment has forgotten that it was to be silent
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(SNAPSHOT_S))
     if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial's error stands in the table and the results

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REPAINT_S = 0.5
+PLAIN_SAME_INTERVAL_S = 60.0
+"""Seconds until a plain line that says nothing new."""
+
 MAX_ROWS = 20
 """Rows of the table while it is repainted: what runs, then the best."""
 
-_ORDER = {"running": 0, "unfinished": 0, "finished": 1, "pruned": 1, "failed": 2, "waiting": 3}
+_ORDER = {"running": 0, "unfinished": 0, "finished": 1, "pruned": 1, "failed": 2}
 
 
 def headline(rows: Sequence[TrialRow], *, num_trials: int, max_epochs: int) -> str:
@@ -53,7 +56,7 @@ def table_of(rows: Sequence[TrialRow], *, title: str, max_rows: int | None = Non
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=0)
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
@@ -70,7 +73,7 @@ def table_of(rows: Sequence[TrialRow], *, title: str, max_rows: int | None = Non
             f"{figure}*" if row is best else f"{figure} ",
             f"{row.duration_s:.1f}" if row.num_epochs else "-",
             *(shown(row.params[name]) if name in row.params else "-" for name in names),
-            style="dim" if row.status in ("waiting", "failed") else None,
+            style="dim" if row.status == "failed" else None,
         )
     hidden = len(ordered) - len(ordered[:max_rows])
     if hidden:
@@ -84,12 +87,12 @@ class Display:
     def __init__(self, *, num_trials: int, max_epochs: int) -> None:
         self.num_trials, self.max_epochs = num_trials, max_epochs
         self.told: dict[str, str] = {}
-        self.last_s = 0.0
+        self.last_s, self.last_line = 0.0, ""
         self.live: Any = None
 
     def __getstate__(self) -> Mapping[str, Any]:
         # Ray Tune stores its callbacks; a restored sweep opens a screen of its own.
-        return {**self.__dict__, "live": None, "told": {}, "last_s": 0.0}
+        return {**self.__dict__, "live": None, "told": {}, "last_s": 0.0, "last_line": ""}
 
     def show(self, rows: Sequence[TrialRow], *, is_end: bool = False) -> None:
         """Shows the trials as they are now."""
@@ -120,10 +123,11 @@ class Display:
         self.told.update((row.trial_id, row.status) for row in new)
         for row in [] if is_first else new:  # what had ended before a restored sweep went on is not told again
             sys.stderr.write(trial_line(row) + "\n")
-        now_s = time.monotonic()
-        if is_end or now_s - self.last_s >= PLAIN_INTERVAL_S:
-            self.last_s = now_s
-            sys.stderr.write(f"sweep: {self._headline(rows)}\n")
+        now_s, line = time.monotonic(), self._headline(rows)
+        wait_s = PLAIN_INTERVAL_S if line != self.last_line else PLAIN_SAME_INTERVAL_S
+        if is_end or now_s - self.last_s >= wait_s:
+            self.last_s, self.last_line = now_s, line
+            sys.stderr.write(f"sweep: {line}\n")
         sys.stderr.flush()
 
     def _headline(self, rows: Sequence[TrialRow]) -> str:

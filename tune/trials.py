@@ -14,7 +14,7 @@ from toolrec.files import read_json
 from toolrec.recommenders.fit_state import read_fields
 from tune.trial import END, ERROR, METRIC, STATE, TRIAL
 
-Status = Literal["waiting", "running", "pruned", "finished", "failed", "unfinished"]
+Status = Literal["running", "pruned", "finished", "failed", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class TrialRow:
 
     Args:
         trial_id: Ray Tune's; the name of the trial's folder.
-        number: in the order in which trials were made, from 1.
+        number: in the order in which trials were started, from 1.
         best_ndcg_at_10: on the validation split; None before the first epoch has ended.
         duration_s: seconds of training, validation included.
         stopped_by: `patience` or `epochs`, of a finished trial.
@@ -87,14 +87,19 @@ def _stored_status(*, is_failed: bool, is_ended: bool, is_pruned: bool) -> Statu
     return "pruned" if is_pruned else "unfinished"
 
 
-def live_rows(trials: Sequence[Trial], folder: Path) -> list[TrialRow]:
-    """The same of trials under way."""
-    return [_live_row(number, trial, folder) for number, trial in enumerate(trials, start=1)]
+def stored_numbers(trials: Path) -> dict[str, int]:
+    """The numbers of the trials that were started."""
+    return {place.name: read_json(place / TRIAL, error=RunFolderError)["number"] for place in _folders(trials)}
+
+
+def live_rows(trials: Sequence[Trial], numbers: Mapping[str, int], folder: Path) -> list[TrialRow]:
+    """The same of trials under way: those that were started, and have a number."""
+    return [_live_row(numbers[trial.trial_id], trial, folder) for trial in trials if trial.trial_id in numbers]
 
 
 def _live_row(number: int, trial: Trial, folder: Path) -> TrialRow:
     last = trial.last_result or {}
-    statuses: dict[str, Status] = {"RUNNING": "running", "ERROR": "failed", "PENDING": "waiting", "PAUSED": "waiting"}
+    statuses: dict[str, Status] = {"RUNNING": "running", "ERROR": "failed", "PENDING": "unfinished", "PAUSED": "unfinished"}
     status = statuses.get(trial.status, "pruned")
     if status == "pruned" and (folder / trial.trial_id / END).exists():
         status = "finished"

@@ -14,7 +14,7 @@ from toolrec.files import write_json
 from toolrec.recommenders.fit_state import read_fields
 from tune.table import Display
 from tune.trial import END, ERROR, METRIC, STATE, TRIAL
-from tune.trials import live_rows
+from tune.trials import live_rows, stored_numbers
 
 
 class Watch(Callback):
@@ -23,14 +23,20 @@ class Watch(Callback):
     def __init__(self, folder: Path, *, num_trials: int, max_epochs: int) -> None:
         self.folder = folder
         self.display = Display(num_trials=num_trials, max_epochs=max_epochs)
+        self.numbers: dict[str, int] = {}
+
+    def setup(self, **info: Any) -> None:
+        """Takes up the numbers of the trials that a restored sweep has started before."""
+        self.numbers = stored_numbers(self.folder)
 
     def on_trial_start(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:
         """Notes the trial's number and parameters."""
-        self._note(trials, trial, is_pruned=False)
+        self.numbers.setdefault(trial.trial_id, len(self.numbers) + 1)
+        self._note(trial, is_pruned=False)
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:
         """Notes whether the trial ended by itself."""
-        self._note(trials, trial, is_pruned=not (self.folder / trial.trial_id / END).exists())
+        self._note(trial, is_pruned=not (self.folder / trial.trial_id / END).exists())
 
     def on_trial_error(self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any) -> None:
         """Notes the error of a trial that could not do so itself: it was killed, or the fault is ours."""
@@ -41,15 +47,14 @@ class Watch(Callback):
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
         """Shows the table."""
-        self.display.show(live_rows(trials, self.folder))
+        self.display.show(live_rows(trials, self.numbers, self.folder))
 
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Shows the last of the table."""
-        self.display.show(live_rows(trials, self.folder), is_end=True)
+        self.display.show(live_rows(trials, self.numbers, self.folder), is_end=True)
 
-    def _note(self, trials: Sequence[Trial], trial: Trial, *, is_pruned: bool) -> None:
-        number = 1 + next(i for i, other in enumerate(trials) if other.trial_id == trial.trial_id)
-        told = {"number": number, "params": trial.config, "is_pruned": is_pruned}
+    def _note(self, trial: Trial, *, is_pruned: bool) -> None:
+        told = {"number": self.numbers[trial.trial_id], "params": trial.config, "is_pruned": is_pruned}
         write_json(self.folder / trial.trial_id / TRIAL, told)
 
 
