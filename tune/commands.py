@@ -212,7 +212,7 @@ def resume(
     ray_address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Go on with a sweep that was stopped or killed; its failed trials are tried again."""
+    """Go on with a sweep that was stopped or killed; until it has ended, failed trials are tried again."""
     from tune.sweep import resume_sweep
 
     place = shared_path(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def promote(
     if config.promote == "better" and there is not None and figure <= there:
         return None, f"not promoted: {config.member} in {target} has a validation ndcg@10 of {there:.4f}"
     trained = with_params(config.base, best.params, is_backbone=config.is_backbone)
-    trainee, _ = trainee_of(plan, trained)
+    trainee, _ = trainee_of(replace(plan, device="cpu"), trained)  # this process may have no GPU
     model = trainee.model
     load_best(plan.trials / best.trial_id / STATE, model)
     kind = model.kind if isinstance(model, BackboneModel) else "attribute_encoder"
@@ -116,7 +116,7 @@ def _write_encoder(
         checkpoint.save_encoder(folder / place, model, trained.encoder, attribute=config.member, backbone_width=width)
         _write_log(folder / checkpoint.TRAINING_LOG, _log_of_others(base / checkpoint.TRAINING_LOG, config.member), best)
         checkpoint.write_manifest(folder, dataset=dataset, members=entries, fields=fields)
-        learn_fusions(folder, dataset)  # those that were there fused another encoder
+    learn_fusions(target, dataset)  # those that were there fused another encoder
 
 
 def _write_backbone(

@@ -121,7 +121,7 @@ def _check_promotion(config: SweepConfig) -> None:
 
 
 def _prepare(config: SweepConfig, dataset: Dataset, folder: Path, resources: Resources) -> _Prepared:
-    device = resolve_device("cuda" if resources.gpus_per_trial and config.is_backbone else "auto")
+    device = resolve_device("auto")  # of this process; the trials' is in the plan
     max_users = config.fit.max_validation_users
     validation = validation_set(dataset, max_users=max_users)
     frozen, backbone = None, None

@@ -116,5 +116,5 @@ def _live_row(number: int, trial: Trial, folder: Path) -> TrialRow:
 
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     """The trial with the best validation NDCG@10; the earlier of two."""
-    scored = [row for row in rows if row.best_ndcg_at_10 is not None]
+    scored = [row for row in rows if row.best_ndcg_at_10 is not None and row.status != "failed"]
     return max(scored, key=lambda row: (row.best_ndcg_at_10 or 0.0, -row.number), default=None)
