@@ -203,7 +203,7 @@ def _tuner(config: SweepConfig, plan: Plan, folder: Path, resources: Resources) 
         stage("going on with the trials")
         return tune.Tuner.restore(place, trainable, resume_errored=True)
     scheduler = None
-    if config.scheduler == "asha":
+    if config.scheduler == "asha" and config.grace_epochs < config.max_epochs:
         scheduler = RememberingASHA(
             plan.trials,
             max_epochs=config.max_epochs,

@@ -71,7 +71,7 @@ class RememberingASHA(ASHAScheduler):
             time_attr="epoch",
             metric=METRIC,
             mode="max",
-            max_t=max_epochs,
+            max_t=max(max_epochs - 1, grace_epochs),  # a rung at the last epoch would prune what is over
             grace_period=grace_epochs,
             reduction_factor=reduction_factor,
             stop_last_trials=False,  # the training itself ends there

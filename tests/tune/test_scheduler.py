@@ -41,6 +41,12 @@ def test_nothing_is_stopped_between_rungs(tmp_path: Path):
     assert decided(asha, "slower", 0.11, 0.11, 0.12) == ["CONTINUE", "CONTINUE", "STOP"]
 
 
+def test_the_last_epoch_is_no_rung(tmp_path: Path):
+    asha = scheduler(tmp_path)  # of 9 epochs: rungs at 1 and 3
+    decided(asha, "first", *[0.10] * 8, 0.50)
+    assert decided(asha, "worse", *[0.11] * 9) == ["CONTINUE"] * 9
+
+
 @pytest.mark.parametrize("best", [0.05, 0.09])
 def test_after_a_restore_the_trials_before_count(tmp_path: Path, best: float):
     stored(tmp_path, "before", 0.10)
