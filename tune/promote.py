@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -27,8 +26,6 @@ from tune.config import SweepConfig
 from tune.spaces import with_params
 from tune.trial import STATE, Plan, trainee_of
 from tune.trials import TrialRow
-
-LOG_COLUMNS = ("member", "epoch", "loss", "ndcg@10", "seconds")
 
 
 def promote(
@@ -114,7 +111,7 @@ def _write_encoder(
             shutil.copytree(base / member["folder"], folder / member["folder"])
         width = model.dense.out_features
         checkpoint.save_encoder(folder / place, model, trained.encoder, attribute=config.member, backbone_width=width)
-        _write_log(folder / checkpoint.TRAINING_LOG, _log_of_others(base / checkpoint.TRAINING_LOG, config.member), best)
+        checkpoint.write_training_log(folder, [*_log_of(base, others), *best.log])
         checkpoint.write_manifest(folder, dataset=dataset, members=entries, fields=fields)
     learn_fusions(target, dataset)  # those that were there fused another encoder
 
@@ -149,7 +146,7 @@ def _write_backbone(
     with atomic_folder(config.promote_to) as folder:
         checkpoint.save_popularity(folder / popularity["folder"], count_I)
         checkpoint.save_backbone(folder / place, model)
-        _write_log(folder / checkpoint.TRAINING_LOG, [], best)
+        checkpoint.write_training_log(folder, best.log)
         members = [popularity, {**record, "folder": place}]
         checkpoint.write_manifest(folder, dataset=dataset, members=members, fields=fields)
 
@@ -165,18 +162,8 @@ def _place(members: Sequence[Mapping[str, Any]], name: str) -> str:
     return own[0] if own else checkpoint.member_folder(name, max(numbers, default=0) + 1)
 
 
-def _log_of_others(path: Path, name: str) -> list[list[str]]:
-    if not path.is_file():
+def _log_of(folder: Path, members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The members' epochs; none where the folder has no log."""
+    if not (folder / checkpoint.TRAINING_LOG).is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as handle:
-        return [row for row in list(csv.reader(handle))[1:] if row and row[0] != name]
-
-
-def _write_log(path: Path, others: Sequence[Sequence[str]], best: TrialRow) -> None:
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(LOG_COLUMNS)
-        writer.writerows(others)
-        for epoch in best.log:
-            loss, ndcg, seconds = f"{epoch['loss']:.6f}", f"{epoch['ndcg_at_10']:.6f}", f"{epoch['duration_s']:.3f}"
-            writer.writerow([epoch["member"], epoch["epoch"], loss, ndcg, seconds])
+    return [epoch for member in members for epoch in checkpoint.training_log(folder, str(member["name"]))]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from toolrec.recommenders.base import top_k
 from toolrec.recommenders.batches import Example
 from toolrec.recommenders.config import BackboneKind, TransformerConfig
-from toolrec.recommenders.scoring import BLOCK_HISTORIES, ScoringRecommender, clean_history
+from toolrec.recommenders.scoring import ScoringRecommender, clean_history
 from toolrec.recommenders.search import best_items
 from toolrec.recommenders.transformer import Transformer
 from toolrec.records import RankedItem
@@ -146,19 +146,11 @@ class StateRecommender(ScoringRecommender):
         score_BI[:, 0] = -np.inf
         return score_BI
 
-    def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
-        """The lists of many histories; memory grows with the block of users times the block of items.
-
-        Raises:
-            DataError: a history names an item that the pool does not have.
-        """
-        lists: list[list[RankedItem]] = []
-        for start in range(0, len(histories), BLOCK_HISTORIES):
-            block = [clean_history(h, num_items=self.num_items) for h in histories[start : start + BLOCK_HISTORIES]]
-            known = [h for h in block if len(h)]
-            ranked = iter(self._best(known, k=k, mask_seen=mask_seen) if known else [])
-            lists.extend(next(ranked) if len(h) else self._popular(k) for h in block)
-        return lists
+    def _block_lists(self, block: Sequence[np.ndarray], *, k: int, mask_seen: bool) -> list[list[RankedItem]]:
+        """Memory grows with the block of users times a block of items, not with the pool."""
+        known = [h for h in block if len(h)]
+        ranked = iter(self._best(known, k=k, mask_seen=mask_seen) if known else [])
+        return [next(ranked) if len(h) else self._popular(k) for h in block]
 
     @torch.inference_mode()
     def _best(self, histories: Sequence[np.ndarray], *, k: int, mask_seen: bool) -> list[list[RankedItem]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import shutil
 import tempfile
 import time
@@ -266,12 +265,7 @@ class _Training:
         self.members.append({**fields, "folder": place, "validation": {"ndcg@10": report.ndcg_at_10}})
 
     def finish(self, out: Path) -> TrainingReport:
-        with (self.folder / checkpoint.TRAINING_LOG).open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(["member", "epoch", "loss", "ndcg@10", "seconds"])
-            for row in self.log:
-                loss, ndcg, seconds = f"{row['loss']:.6f}", f"{row['ndcg_at_10']:.6f}", f"{row['duration_s']:.3f}"
-                writer.writerow([row["member"], row["epoch"], loss, ndcg, seconds])
+        checkpoint.write_training_log(self.folder, self.log)
         num_users = len(self.validation.targets)
         fields = {
             "toolrec": __version__,

@@ -152,6 +152,16 @@ def backbone_entry(folder: Path, dataset: Dataset) -> tuple[dict[str, Any], dict
     return member, manifest
 
 
+def write_training_log(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Writes every member's epochs, in the order given."""
+    with (folder / TRAINING_LOG).open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["member", "epoch", "loss", "ndcg@10", "seconds"])
+        for epoch in epochs:
+            figures = f"{epoch['loss']:.6f}", f"{epoch['ndcg_at_10']:.6f}", f"{epoch['duration_s']:.3f}"
+            writer.writerow([epoch["member"], epoch["epoch"], *figures])
+
+
 def training_log(folder: Path, member: str) -> list[dict[str, Any]]:
     """One member's epochs in a folder's training log, as the log is written.
 

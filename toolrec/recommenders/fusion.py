@@ -8,7 +8,7 @@ import numpy as np
 
 from toolrec.errors import ConfigError
 from toolrec.recommenders.base import FUSION_CONSTANT, top_k
-from toolrec.recommenders.scoring import BLOCK_HISTORIES, ScoringRecommender, clean_history
+from toolrec.recommenders.scoring import ScoringRecommender, clean_history
 from toolrec.records import RankedItem
 
 LIST_LENGTH = 50
@@ -36,13 +36,9 @@ class Fusion(ScoringRecommender):
         histories = [clean_history(row, num_items=self.num_items) for row in history_BL]
         return self._fuse(histories, mask_seen=False)
 
-    def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
+    def _block_lists(self, block: Sequence[np.ndarray], *, k: int, mask_seen: bool) -> list[list[RankedItem]]:
         """Fuses the members' lists, each made with the same `mask_seen`."""
-        lists: list[list[RankedItem]] = []
-        for start in range(0, len(histories), BLOCK_HISTORIES):
-            block = [clean_history(h, num_items=self.num_items) for h in histories[start : start + BLOCK_HISTORIES]]
-            lists.extend(top_k(self._fuse(block, mask_seen=mask_seen), k=k))
-        return lists
+        return top_k(self._fuse(block, mask_seen=mask_seen), k=k)
 
     def _fuse(self, histories: Sequence[np.ndarray], *, mask_seen: bool) -> np.ndarray:
         score_BI = np.full((len(histories), self.num_items + 1), -np.inf)

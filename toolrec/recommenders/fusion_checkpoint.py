@@ -38,18 +38,10 @@ def refit_fusions(folder: Path, dataset: Dataset, config: FusionConfig | None = 
         CheckpointError: the folder is none of ours, damaged, or of another data set.
         ConfigError: there is nothing to learn from.
     """
-    folder = Path(folder)
-    fitted = fit_fusions(dataset, load_recommenders(folder, dataset, device=device), config)
+    fitted = _fit_into(Path(folder), dataset, config, device=device)
     if fitted is None:
         raise ConfigError("fusions cannot be learned: hardly any validation target is on a recommender's list", value=str(folder))
-    _put(folder, fitted)
     return fitted
-
-
-def _put(folder: Path, fitted: FittedFusions) -> None:
-    with atomic_folder(folder) as temporary:
-        shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
-        add_fusions(temporary, fitted)
 
 
 def learn_fusions(folder: Path, dataset: Dataset, *, device: str = "cpu") -> Mapping[str, float]:
@@ -57,16 +49,22 @@ def learn_fusions(folder: Path, dataset: Dataset, *, device: str = "cpu") -> Map
 
     Nothing is added, and nothing returned, where hardly any user's validation target is on a recommender's list.
     """
+    fitted = _fit_into(folder, dataset, None, device=device)
+    return {} if fitted is None else fitted.ndcg_at_10
+
+
+def _fit_into(folder: Path, dataset: Dataset, config: FusionConfig | None, *, device: str) -> FittedFusions | None:
     with torch.random.fork_rng(devices=[]):  # a model that is built to be loaded draws first weights
         recommenders = load_recommenders(folder, dataset, device=device)
-    fitted = fit_fusions(dataset, recommenders)
-    if fitted is None:
-        return {}
-    _put(folder, fitted)
-    return fitted.ndcg_at_10
+    fitted = fit_fusions(dataset, recommenders, config)
+    if fitted is not None:
+        with atomic_folder(folder) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
+            _add_fusions(temporary, fitted)
+    return fitted
 
 
-def add_fusions(folder: Path, fitted: FittedFusions) -> None:
+def _add_fusions(folder: Path, fitted: FittedFusions) -> None:
     """Writes fitted fusions into a folder that has its members and manifest, and lists them there.
 
     The manifest's own checksum stays: it binds the tools, and those are the same.

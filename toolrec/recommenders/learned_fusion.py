@@ -15,7 +15,7 @@ from toolrec.recommenders.base import top_k
 from toolrec.recommenders.candidates import Candidates, CandidateSource
 from toolrec.recommenders.listwise import ListwiseModel
 from toolrec.recommenders.ranker_features import RankerFeatures
-from toolrec.recommenders.scoring import BLOCK_HISTORIES, ScoringRecommender, clean_history
+from toolrec.recommenders.scoring import ScoringRecommender, clean_history
 from toolrec.records import RankedItem
 
 FUSION = "fusion"
@@ -57,13 +57,9 @@ class LearnedFusion(ScoringRecommender):
         """Scores of the unmasked candidates; -inf for all other items."""
         return self._score([clean_history(row, num_items=self.num_items) for row in history_BL], mask_seen=False)
 
-    def recommend_many(self, histories: Sequence[Sequence[int]], *, k: int, mask_seen: bool = True) -> list[list[RankedItem]]:
+    def _block_lists(self, block: Sequence[np.ndarray], *, k: int, mask_seen: bool) -> list[list[RankedItem]]:
         """The best candidates of each history, the candidates made with the same `mask_seen`."""
-        lists: list[list[RankedItem]] = []
-        for start in range(0, len(histories), BLOCK_HISTORIES):
-            block = [clean_history(h, num_items=self.num_items) for h in histories[start : start + BLOCK_HISTORIES]]
-            lists.extend(top_k(self._score(block, mask_seen=mask_seen), k=k))
-        return lists
+        return top_k(self._score(block, mask_seen=mask_seen), k=k)
 
     def _score(self, histories: Sequence[np.ndarray], *, mask_seen: bool) -> np.ndarray:
         score_BI = np.full((len(histories), self.num_items + 1), -np.inf)

@@ -47,9 +47,12 @@ class ScoringRecommender(ABC):
         lists: list[list[RankedItem]] = []
         for start in range(0, len(histories), BLOCK_HISTORIES):
             block = [clean_history(h, num_items=self.num_items) for h in histories[start : start + BLOCK_HISTORIES]]
-            score_BI = self.score(pad_histories(block))
-            lists.extend(top_k(score_BI, k=k, seen=block if mask_seen else None))
+            lists.extend(self._block_lists(block, k=k, mask_seen=mask_seen))
         return lists
+
+    def _block_lists(self, block: Sequence[np.ndarray], *, k: int, mask_seen: bool) -> list[list[RankedItem]]:
+        """The lists of a block of clean histories: those of their scores."""
+        return top_k(self.score(pad_histories(block)), k=k, seen=block if mask_seen else None)
 
 
 def clean_history(history: Sequence[int] | np.ndarray, *, num_items: int) -> np.ndarray:
