@@ -28,13 +28,21 @@ class RankedItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens and calls of the LLM. `num_attempts` counts HTTP requests, `num_calls` completed calls."""
+    """Tokens and calls of the LLM. `num_attempts` counts HTTP requests, `num_calls` completed calls.
+
+    `cached_tokens` are those of `prompt_tokens` that the endpoint had in its own cache. Of replies that were stored here
+    before, `num_stored_replies` of the calls, nothing is spent: `saved_prompt_tokens` and `saved_completion_tokens` are
+    what they had cost.
+    """
 
     num_calls: int = 0
     num_attempts: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    num_stored_replies: int = 0
+    saved_prompt_tokens: int = 0
+    saved_completion_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -43,6 +51,9 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
+            num_stored_replies=self.num_stored_replies + other.num_stored_replies,
+            saved_prompt_tokens=self.saved_prompt_tokens + other.saved_prompt_tokens,
+            saved_completion_tokens=self.saved_completion_tokens + other.saved_completion_tokens,
         )
 
 
@@ -80,6 +91,11 @@ class ToolCall:
     def mark(self) -> str:
         """The tool's mark in memory, as in `Retrieve[genre]`."""
         return f"{self.name.capitalize()}[{self.attribute or 'none'}]"
+
+    @property
+    def tool(self) -> str:
+        """What spend is counted under: the mark, or `Finish`, which has no attribute."""
+        return "Finish" if self.name == "finish" else self.mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

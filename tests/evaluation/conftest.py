@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 from toolrec.data.dataset import Dataset
 from toolrec.data.pool import AttributeSpec, DomainWords, Pool
+from toolrec.records import Usage
 
 TITLES = ["", "Apple & <Pear>", "<script>alert(1)</script>", "Cherry [bold]red[/bold]"] + [f"Title {n}" for n in range(4, 31)]
 
@@ -42,14 +44,10 @@ def tiny_dataset(num_users: int = 4, *, kind: str = "demo", targets: list[int] |
 
 
 def usage(purpose: str = "decide", calls: int = 1) -> dict:
-    return {
-        "purpose": purpose,
-        "num_calls": calls,
-        "num_attempts": calls,
-        "prompt_tokens": 100 * calls,
-        "cached_tokens": 10 * calls,
-        "completion_tokens": 7 * calls,
-    }
+    used = Usage(
+        num_calls=calls, num_attempts=calls, prompt_tokens=100 * calls, cached_tokens=10 * calls, completion_tokens=7 * calls
+    )
+    return {"purpose": purpose, **asdict(used)}
 
 
 def candidate(item: int, mark: str = "Retrieve[none]", round: int = 1, position: int = 1) -> dict:

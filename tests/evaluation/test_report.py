@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -9,6 +10,8 @@ from toolrec.evaluation.plots import plot_metrics
 from toolrec.evaluation.report import render_report, write_report
 from toolrec.evaluation.statistics import Resampling
 from toolrec.evaluation.summary import summarise
+from toolrec.evaluation.tables import facts
+from toolrec.llm.prices import Price
 from toolrec.recommenders import Popularity
 from toolrec.records import Usage
 
@@ -127,3 +130,25 @@ def test_only_the_demo_says_that_tastes_are_planted(tmp_path, finished, hand):
         folder=tmp_path,
     )
     assert "notes" not in summary["protocol"]
+
+
+PRICE = Price(model="m", input_usd=2.0, cached_input_usd=1.0, output_usd=4.0, checked="2026-01-31", source="the list")
+
+
+def test_dollars_stand_beside_tokens_with_what_came_to_nothing_apart(tmp_path, finished, dataset):
+    priced = replace(finished, price=PRICE, protocol={**finished.protocol, "model": "m"})
+    summary = evaluate_run(priced, dataset=dataset, recommenders={"backbone": Popularity([0.0] + [1.0] * 30)}, folder=tmp_path)
+    # Four users, three calls each of 100 prompt tokens (10 of them cached) and 7 of the reply; 5 void prompt tokens.
+    total_usd = 4 * 3 * (90 * 2 + 10 * 1 + 7 * 4) / 1e6
+    assert summary["tokens"]["total"]["usd"] == pytest.approx(total_usd)
+    assert summary["tokens"]["void"]["usd"] == pytest.approx(5 * 2 / 1e6)
+    assert dict(facts(summary))["cost"] == "$0.00251, $0.0000100 of it for attempts that came to nothing"
+    assert "$0.00251" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert summary["protocol"]["price"]["checked"] == "2026-01-31"
+
+
+def test_dollars_that_nobody_knows_are_not_0(tmp_path, finished, dataset):
+    unknown = replace(finished, protocol={**finished.protocol, "model": "m"})
+    summary = evaluate_run(unknown, dataset=dataset, recommenders={"backbone": Popularity([0.0] + [1.0] * 30)}, folder=tmp_path)
+    assert summary["tokens"]["total"]["usd"] is None
+    assert dict(facts(summary))["cost"] == "not known: no price for m; --prices FILE gives one"

@@ -6,7 +6,7 @@ from rich.console import Console
 from toolrec.evaluation import print_summary
 from toolrec.evaluation.statistics import Resampling
 from toolrec.evaluation.summary import summarise
-from toolrec.evaluation.tables import best_rows, protocol_entries, shown_p_value, table_text
+from toolrec.evaluation.tables import best_rows, dollars, protocol_entries, shown_p_value, table_text
 
 
 @pytest.fixture
@@ -46,6 +46,14 @@ def test_print_to_something_that_is_no_terminal(summary):
 def test_ties_are_all_marked_and_zero_is_never_best():
     assert best_rows({"a": {"m": 0.5}, "b": {"m": 0.50001}, "c": {"m": None}}, "m") == {"a", "b"}
     assert best_rows({"a": {"m": 0.0}}, "m") == set()
+
+
+@pytest.mark.parametrize(
+    ("amount_usd", "text"),
+    [(None, "not known"), (0, "$0.00"), (0.00007, "$0.0000700"), (0.5, "$0.500"), (1234.5, "$1,234.50")],
+)
+def test_dollars_that_are_not_known_are_not_0(amount_usd, text):
+    assert dollars(amount_usd) == text
 
 
 @pytest.mark.parametrize(("p", "text"), [(None, "–"), (0.0002, "<.001"), (0.0314, ".031"), (1.0, "1.000")])

@@ -12,7 +12,7 @@ from toolrec.errors import RunFolderError
 from toolrec.records import Candidate, Observation, RankedItem, Round, ToolCall, Trace, Usage
 from toolrec.simulation.rows import trace_rows
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
-from toolrec.simulation.spend import void_spend
+from toolrec.simulation.spend import ledger_of, void_spend
 
 
 def a_manifest(**settings: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_void_spend_is_what_no_committed_trace_holds():
         entry(2, 2, 1, 100),  # the same entry twice (a restarted memory): counted once
         entry(3, 1, 1, 1000),  # never committed: void
     ]
-    assert void_spend(journal, users)["decide"].prompt_tokens == 100 + 1000
+    assert void_spend(ledger_of(journal, users))["decide"].prompt_tokens == 100 + 1000
 
 
 def test_a_torn_line_does_not_swallow_the_next_entry(tmp_path: Path):

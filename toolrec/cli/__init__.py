@@ -19,6 +19,7 @@ def build_app() -> typer.Typer:
     from toolrec.cli.evaluate import evaluate
     from toolrec.cli.llm import app as llm_app
     from toolrec.cli.show import show
+    from toolrec.cli.spend import spend
     from toolrec.cli.train import fit_fusions, train
 
     app = typer.Typer(
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     app.add_typer(llm_app, name="llm")
     app.command("evaluate")(evaluate)
     app.command("show")(show)
+    app.command("spend")(spend)
 
     @app.callback(invoke_without_command=True)
     def root(

@@ -72,6 +72,9 @@ def evaluate(
     actors: Annotated[int | None, typer.Option(help="Simulation actors; default one a core.")] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray; default one of our own.")] = None,
     num_cpus: Annotated[int | None, typer.Option(help="CPUs of our own Ray; default all.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(envvar="TOOLREC_PRICES", help="YAML file with dollars a million tokens, by model.")
+    ] = None,
 ) -> None:
     """Simulate users with LLM surrogates, score their lists, and hold them against the recommenders alone."""
     from toolrec.evaluation.tables import print_summary
@@ -114,6 +117,7 @@ def evaluate(
         actors=actors,
         address=address,
         num_cpus=num_cpus,
+        prices=prices,
     )
     summary, folder = run_evaluation(config)
     print_summary(summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import pandas as pd
 
 from toolrec.evaluation.coverage import listed
 from toolrec.evaluation.text import printable
-from toolrec.records import FINISHED, ToolCall
+from toolrec.records import FINISHED, ToolCall, Usage
 
-TOKEN_FIELDS = ("num_calls", "num_attempts", "prompt_tokens", "cached_tokens", "completion_tokens")
+TOKEN_FIELDS = tuple(field.name for field in fields(Usage))
 ERROR_LENGTH = 200
 """Characters kept of an error's text where errors are counted."""
 
@@ -111,7 +112,7 @@ def tokens_of(users: pd.DataFrame) -> dict[str, dict[str, int]]:
         for part in usage:
             sums = by_purpose.setdefault(str(part["purpose"]), dict.fromkeys(TOKEN_FIELDS, 0))
             for field in TOKEN_FIELDS:
-                sums[field] += int(part[field])
+                sums[field] += int(part[field] or 0)  # null in folders that are older than the field
     ordered = {purpose: by_purpose[purpose] for purpose in sorted(by_purpose)}
     ordered["total"] = {field: sum(sums[field] for sums in by_purpose.values()) for field in TOKEN_FIELDS}
     return ordered

@@ -15,6 +15,7 @@ from toolrec.evaluation.report import RoundsReader, write_report
 from toolrec.evaluation.statistics import Resampling
 from toolrec.evaluation.summary import STRONGEST, summarise
 from toolrec.files import write_json
+from toolrec.llm.prices import Price
 from toolrec.recommenders.learned_fusion import LearnedFusions
 from toolrec.records import Usage
 
@@ -35,12 +36,14 @@ class FinishedRun:
             (needed), `mask_seen` (default true), `list_length` (default 10), `model`, `seed` (default 0, also of the
             resampling).
         void_usage: what was spent on attempts that came to nothing, by purpose.
+        price: what the model costs; None where it is not known.
     """
 
     users: pd.DataFrame
     rounds: RoundsReader
     protocol: Mapping[str, Any]
     void_usage: Mapping[str, Usage] = field(default_factory=dict)
+    price: Price | None = None
 
 
 def evaluate_run(
@@ -69,7 +72,7 @@ def evaluate_run(
         StorageError: a file cannot be written.
     """
     users = run.users.sort_values("user_index", ignore_index=True)
-    protocol = {**data_facts(dataset), **run.protocol}
+    protocol = {**data_facts(dataset), **run.protocol, "price": run.price.as_json() if run.price else None}
     lists = recommend_for(
         recommenders,
         dataset,
@@ -90,6 +93,8 @@ def evaluate_run(
     )
     if run.void_usage:
         summary["tokens"]["void"] = asdict(sum(run.void_usage.values(), Usage()))
+    for tokens in summary["tokens"].values():
+        tokens["usd"] = run.price.cost_usd(Usage(**tokens)) if run.price else None
     write_json(folder / SUMMARY_FILE, summary)
     write_report(folder / REPORT_FILE, summary, users, run.rounds, dataset=dataset)
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolrec.evaluation.metrics import DEPTHS, METRICS
-from toolrec.evaluation.summary import COMPLETED, SURROGATE, references_of, rows_of
+from toolrec.evaluation.summary import COMPLETED, EMBEDDED_MODEL_START, SURROGATE, references_of, rows_of
 from toolrec.evaluation.text import printable
 
 MAIN_DEPTH = 10
@@ -257,6 +258,15 @@ def _equal_line(equal: Mapping[str, Any]) -> str:
     )
 
 
+def dollars(amount_usd: float | None) -> str:
+    """A sum in dollars with enough places to tell it from nothing; an unknown one is not shown as 0."""
+    if amount_usd is None:
+        return "not known"
+    if amount_usd >= 1 or amount_usd == 0:
+        return f"${amount_usd:,.2f}"
+    return f"${amount_usd:.{2 - math.floor(math.log10(amount_usd))}f}"
+
+
 def _cost_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     speed = summary["users_per_s"]
     lines = [
@@ -265,6 +275,7 @@ def _cost_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         if purpose == "total" or len(summary["tokens"]) > 2
     ]
     lines = [(name if index == 0 else "", text) for index, (name, text) in enumerate(lines)]
+    lines.append(("cost", _bill_line(summary)))
     events = summary["counts"]["events"]
     if events:
         lines.append(("events", listed_counts(events)))
@@ -277,8 +288,29 @@ def _tokens_line(purpose: str, tokens: Mapping[str, int]) -> str:
     cached = f" ({tokens['cached_tokens']:,} cached)" if tokens["cached_tokens"] else ""
     return (
         f"{printable(purpose, limit=40)}: {tokens['num_calls']:,} calls ({tokens['num_attempts']:,} attempts), "
-        f"{tokens['prompt_tokens']:,} prompt tokens{cached}, {tokens['completion_tokens']:,} completion tokens"
+        f"{tokens['prompt_tokens']:,} prompt tokens{cached}, {tokens['completion_tokens']:,} completion tokens{_saved(tokens)}"
     )
+
+
+def _saved(tokens: Mapping[str, Any]) -> str:
+    """What stored replies spared, where there were any."""
+    if not tokens.get("num_stored_replies"):
+        return ""
+    saved = tokens["saved_prompt_tokens"] + tokens["saved_completion_tokens"]
+    return f"; {tokens['num_stored_replies']:,} calls answered by stored replies, {saved:,} tokens saved"
+
+
+def _bill_line(summary: Mapping[str, Any]) -> str:
+    """The run's dollars, those for nothing apart; empty where no LLM was asked and no price is known."""
+    tokens, model = summary["tokens"], str(summary["protocol"].get("model") or "")
+    total_usd, void = tokens["total"].get("usd"), tokens.get("void")
+    if total_usd is None:
+        if not model or model.startswith(EMBEDDED_MODEL_START):
+            return ""
+        return f"not known: no price for {printable(model, limit=80)}; --prices FILE gives one"
+    void_usd = void["usd"] if void else 0.0
+    apart = f", {dollars(void_usd)} of it for attempts that came to nothing" if void else ""
+    return f"{dollars(total_usd + void_usd)}{apart}"
 
 
 def _statistics_line(statistics: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ import pandas as pd
 
 from toolrec.columns import PADDING_INDEX
 from toolrec.data import Pool
-from toolrec.evaluation.behaviour import TOKEN_FIELDS
 from toolrec.evaluation.text import printable
 from toolrec.grammar import NOT_ACCEPTED_LABEL
 
@@ -197,7 +196,7 @@ def _counts(counts: Iterable[Mapping[str, Any]]) -> str:
 def _tokens(usage: Iterable[Mapping[str, Any]]) -> str:
     parts = []
     for part in usage:
-        num_calls, _, prompt, _, completion = (int(part[name]) for name in TOKEN_FIELDS)
+        num_calls, prompt, completion = (int(part[name]) for name in ("num_calls", "prompt_tokens", "completion_tokens"))
         purpose = printable(str(part["purpose"]), limit=40)
         parts.append(f"{purpose} {num_calls} calls, {prompt:,} prompt and {completion:,} completion tokens")
     return "; ".join(parts)

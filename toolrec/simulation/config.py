@@ -64,6 +64,7 @@ class EvaluationConfig:
     actors: int | None
     address: str | None
     num_cpus: int | None
+    prices: Path | None = None
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "valid"):

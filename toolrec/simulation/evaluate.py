@@ -24,6 +24,7 @@ from toolrec.llm import LLMConfig
 from toolrec.llm.check import try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.llm.prices import Price, PriceTable
 from toolrec.parts import load_part
 from toolrec.progress import stage, track
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
@@ -31,9 +32,9 @@ from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
-from toolrec.simulation.manifest import protocol_facts, run_manifest
-from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_rounds, read_spend, read_users
-from toolrec.simulation.spend import void_spend
+from toolrec.simulation.manifest import protocol_facts, run_manifest, stored_price
+from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
+from toolrec.simulation.spend import ledger_of, void_spend
 from toolrec.simulation.tool_deployment import ToolsRequest, application_config, tools_for
 from toolrec.surrogate import SurrogateConfig
 
@@ -65,7 +66,8 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         size=SimulationConfig(concurrency=config.concurrency, num_actors=config.actors),
         user_indexes=tuple(dataset.sample_users(config.num_users, config.seed).tolist()),
     )
-    manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
+    prices = None if config.prices is None else PriceTable.read(config.prices)
+    manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm, prices=prices)
     if config.llm_url is not None and config.llm_check:
         stage("trying the LLM endpoint with one call")
         asyncio.run(try_endpoint(llm))
@@ -258,10 +260,16 @@ def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any
         users=users,
         rounds=lambda user_index: read_rounds(config.run, user_index, columns=ROUND_COLUMNS if user_index is None else None),
         protocol=protocol_facts(config, manifest) | _llm_facts(config.run),
-        void_usage=void_spend(read_spend(config.run), users),
+        void_usage=void_spend(ledger_of(read_spend(config.run), users)),
+        price=run_price(config, manifest),
     )
     fusions = load_fusions(config.recommenders, dataset, {name: r for name, r in recommenders.items() if name in kept})
     return evaluate_run(run, dataset=dataset, recommenders=kept, folder=config.run, fusions=fusions)
+
+
+def run_price(config: EvaluationConfig, manifest: dict[str, Any]) -> Price | None:
+    """What the model costs: by the price file given now, or the one that the run was started with."""
+    return stored_price(manifest if config.prices else read_manifest(config.run))
 
 
 def _llm_facts(run: Path) -> dict[str, Any]:

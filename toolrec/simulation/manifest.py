@@ -15,6 +15,7 @@ from toolrec import __version__
 from toolrec.data import Dataset
 from toolrec.files import sha256_json
 from toolrec.llm import LLMConfig
+from toolrec.llm.prices import Price, PriceTable, price_from_json
 from toolrec.simulation.config import EMBEDDED, EvaluationConfig
 from toolrec.simulation.run_folder import SCHEMA_VERSION
 from toolrec.surrogate import SurrogateConfig, prompt_hashes
@@ -23,7 +24,13 @@ _PACKAGES = ("ray", "torch", "openai", "tenacity", "pandas", "pyarrow", "numpy",
 
 
 def run_manifest(
-    config: EvaluationConfig, *, dataset: Dataset, recommenders: dict[str, Any], surrogate: SurrogateConfig, llm: LLMConfig
+    config: EvaluationConfig,
+    *,
+    dataset: Dataset,
+    recommenders: dict[str, Any],
+    surrogate: SurrogateConfig,
+    llm: LLMConfig,
+    prices: PriceTable | None = None,
 ) -> dict[str, Any]:
     """The manifest. `settings` are what changes results, flat; `resume_key` is their hash; no key is in it."""
     settings = result_settings(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm)
@@ -42,6 +49,7 @@ def run_manifest(
             "llm_timeout_s": config.llm_timeout_s,
             "llm_max_attempts": config.llm_max_attempts,
         },
+        "prices": prices_facts(prices, llm.model),
         "dataset": {"path": str(config.dataset), "manifest": dataset.manifest},
         "recommenders": {"path": str(config.recommenders), "manifest": recommenders},
         "prompts": prompt_hashes(),
@@ -52,6 +60,20 @@ def run_manifest(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def prices_facts(prices: PriceTable | None, model: str) -> dict[str, Any] | None:
+    """The price table's checksum and the model's own price, where there is one."""
+    if prices is None:
+        return None
+    price = prices.price_of(model)
+    return {"checksum": prices.checksum, "price": price.as_json() if price else None}
+
+
+def stored_price(manifest: dict[str, Any]) -> Price | None:
+    """The model's price as it was known when the run was started."""
+    price = (manifest.get("prices") or {}).get("price")
+    return price_from_json(price) if price else None
 
 
 def result_settings(

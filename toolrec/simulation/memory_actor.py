@@ -65,7 +65,8 @@ class SharedMemory:
 
 
 def _spend_entries(user_index: int, attempt: int, done: Round) -> list[Row]:
-    where: dict[str, Any] = {"user_index": user_index, "attempt": attempt, "round": done.number}
+    tool = done.call.tool if done.call else ""
+    where: dict[str, Any] = {"user_index": user_index, "attempt": attempt, "round": done.number, "tool": tool}
     return [{**where, **used} for used in usage_rows(done.usage)]
 
 

@@ -22,6 +22,9 @@ _USAGE = pa.list_(
             ("prompt_tokens", pa.int64()),
             ("cached_tokens", pa.int64()),
             ("completion_tokens", pa.int64()),
+            ("num_stored_replies", pa.int64()),
+            ("saved_prompt_tokens", pa.int64()),
+            ("saved_completion_tokens", pa.int64()),
         ]
     )
 )

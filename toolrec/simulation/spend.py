@@ -1,31 +1,78 @@
-"""What was spent on attempts that came to nothing."""
+"""The ledger: what each round spent, by user, round, tool and purpose, and what of it came to nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import pandas as pd
 
 from toolrec.records import Usage
 from toolrec.simulation.rows import Row
 
+SpendKey = Literal["user", "round", "tool", "purpose"]
+"""What the ledger is summed by."""
 
-def void_spend(journal: Sequence[Row], users: pd.DataFrame) -> dict[str, Usage]:
-    """Usage by purpose of journalled rounds that no committed trace holds.
+NO_TOOL = "none"
+"""Stands for the tool of a round that ended without a call."""
+
+_COLUMNS: dict[SpendKey, str] = {"user": "user_index", "round": "round", "tool": "tool", "purpose": "purpose"}
+_USAGE_FIELDS = [field.name for field in fields(Usage)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """What was spent under one key; `void_usage` is the part of `usage` that came to nothing."""
+
+    key: str | int
+    usage: Usage
+    void_usage: Usage
+
+
+def ledger_of(journal: Sequence[Row], users: pd.DataFrame) -> pd.DataFrame:
+    """The ledger, a row for each round of each attempt and purpose: `Usage`'s fields, and whether it came to nothing.
 
     A committed user's trace holds one run of each of its rounds, the latest; every earlier run of the same round, and
     every round of a user that is not committed, was spent for nothing.
+
+    Args:
+        journal: the entries of `spend.jsonl`. The same entry twice (a restarted memory) counts once.
+        users: the committed users; `user_index` and `num_rounds` are read.
     """
-    num_rounds = dict(zip(users["user_index"].tolist(), users["num_rounds"].tolist(), strict=True))
     unique = {(e["user_index"], e["attempt"], e["round"], e["purpose"]): e for e in journal}
-    latest: dict[tuple[int, int], int] = {}
-    for user_index, attempt, number, _ in unique:
-        latest[user_index, number] = max(attempt, latest.get((user_index, number), 0))
-    void: dict[str, Usage] = {}
-    names = [field.name for field in fields(Usage)]
-    for (user_index, attempt, number, purpose), entry in unique.items():
-        held = number <= num_rounds.get(user_index, 0) and attempt == latest[user_index, number]
-        if not held:
-            void[purpose] = void.get(purpose, Usage()) + Usage(**{name: entry[name] for name in names})
-    return void
+    rows = [
+        {
+            **dict(zip(("user_index", "attempt", "round", "purpose"), where, strict=True)),
+            "tool": entry.get("tool") or NO_TOOL,
+            **{name: entry.get(name, 0) for name in _USAGE_FIELDS},
+        }
+        for where, entry in unique.items()
+    ]
+    ledger = pd.DataFrame(rows, columns=["user_index", "attempt", "round", "purpose", "tool", *_USAGE_FIELDS])
+    latest = ledger.groupby(["user_index", "round"])["attempt"].transform("max")
+    num_rounds = ledger["user_index"].map(dict(zip(users["user_index"].tolist(), users["num_rounds"].tolist(), strict=True)))
+    held = (ledger["attempt"] == latest) & (ledger["round"] <= num_rounds.fillna(0))
+    return ledger.assign(is_void=~held)
+
+
+def spend_by(ledger: pd.DataFrame, key: SpendKey) -> list[Spend]:
+    """The ledger's sums by one key: rounds in order, everything else with the most tokens first."""
+    spends = []
+    for value, part in ledger.groupby(_COLUMNS[key]):
+        shown = value if isinstance(value, str) else int(str(value))
+        spends.append(Spend(key=shown, usage=total_usage(part), void_usage=total_usage(part[part["is_void"]])))
+    if key == "round":
+        return spends
+    return sorted(spends, key=lambda spend: -(spend.usage.prompt_tokens + spend.usage.completion_tokens))
+
+
+def total_usage(ledger: pd.DataFrame) -> Usage:
+    """The sum over all rows."""
+    return Usage(**{name: int(ledger[name].sum()) for name in _USAGE_FIELDS})
+
+
+def void_spend(ledger: pd.DataFrame) -> dict[str, Usage]:
+    """By purpose, what no committed trace holds."""
+    void = ledger[ledger["is_void"]]
+    return {str(purpose): total_usage(part) for purpose, part in void.groupby("purpose")}

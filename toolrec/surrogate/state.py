@@ -135,5 +135,5 @@ class UserState:
 
 
 def tokens(usage: Usage) -> int:
-    """Prompt and completion tokens together."""
-    return usage.prompt_tokens + usage.completion_tokens
+    """Prompt and completion tokens together, spent or saved: a user's budget ends it at the same place either way."""
+    return usage.prompt_tokens + usage.completion_tokens + usage.saved_prompt_tokens + usage.saved_completion_tokens
