@@ -142,8 +142,8 @@ def test_dollars_stand_beside_tokens_with_what_came_to_nothing_apart(tmp_path, f
     total_usd = 4 * 3 * (90 * 2 + 10 * 1 + 7 * 4) / 1e6
     assert summary["tokens"]["total"]["usd"] == pytest.approx(total_usd)
     assert summary["tokens"]["void"]["usd"] == pytest.approx(5 * 2 / 1e6)
-    assert dict(facts(summary))["cost"] == "$0.00251, $0.0000100 of it for attempts that came to nothing"
-    assert "$0.00251" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert dict(facts(summary))["cost"] == "$0.00263, $0.0000100 of it for attempts that came to nothing"
+    assert "$0.00263" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert summary["protocol"]["price"]["checked"] == "2026-01-31"
 
 
