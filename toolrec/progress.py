@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 PLAIN_INTERVAL_S = 5.0
 """Seconds between two plain lines where there is no terminal."""
+
+VIEW_INTERVAL_S = 0.5
+"""Seconds between two repaints of a view."""
+
+VIEW_PLAIN_INTERVAL_S = 10.0
+"""Seconds between two lines of a view where there is no terminal."""
 
 
 class Progress(Protocol):
@@ -18,6 +29,18 @@ class Progress(Protocol):
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Adds finished units; `note` is a short text shown beside the bar."""
+        ...
+
+
+class View(Protocol):
+    """Something under way that is looked at now and then, from another thread than the one that it happens in."""
+
+    def picture(self) -> RenderableType:
+        """How it stands, to be repainted on a terminal."""
+        ...
+
+    def line(self) -> str:
+        """The same facts in one line."""
         ...
 
 
@@ -33,7 +56,7 @@ def track(description: str, *, total: int, unit: str, done: int = 0) -> Iterator
     """
     if not is_first_process():
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif can_repaint():
         with _bar(description, total, unit, done) as bar:
             yield bar
     else:
@@ -42,9 +65,102 @@ def track(description: str, *, total: int, unit: str, done: int = 0) -> Iterator
         plain.close()
 
 
+@contextlib.contextmanager
+def watched(
+    view: View, *, interval_s: float = VIEW_INTERVAL_S, plain_interval_s: float = VIEW_PLAIN_INTERVAL_S
+) -> Iterator[None]:
+    """Shows a view on standard error for as long as the block runs, and how it stands at the end, come what may.
+
+    Args:
+        view: what is looked at.
+        interval_s: seconds between two repaints on a terminal.
+        plain_interval_s: seconds between two lines elsewhere.
+    """
+    if not is_first_process():
+        yield
+    elif can_repaint():
+        with _repainted(view, interval_s):
+            yield
+    else:
+        with _told(view, plain_interval_s):
+            yield
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for those that torchrun started together; a process of its own always does."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def can_repaint() -> bool:
+    """Whether standard error is a terminal that can go back to an earlier line."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+@contextlib.contextmanager
+def _repainted(view: View, interval_s: float) -> Iterator[None]:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    live = Live(
+        get_renderable=view.picture,
+        console=console,
+        refresh_per_second=1 / interval_s,
+        vertical_overflow="crop",
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with _log_lines_above(), live:
+        console.show_cursor(True)  # whatever way the process ends, it leaves no terminal without a cursor
+        yield
+
+
+@contextlib.contextmanager
+def _told(view: View, interval_s: float) -> Iterator[None]:
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(interval_s):
+            _say(view.line())
+
+    _say(view.line())
+    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+        _say(view.line())
+
+
+@contextlib.contextmanager
+def _log_lines_above() -> Iterator[None]:
+    """Sends log lines through whatever stands for standard error while the block runs.
+
+    A handler holds the stream that it was made with; rich puts another one in its place, which writes above the
+    repainted lines, and would otherwise be written through by each log line.
+    """
+    original = sys.stderr
+    known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = [handler for logger in known if isinstance(logger, logging.Logger) for handler in logger.handlers]
+    moved = [handler for handler in handlers if isinstance(handler, logging.StreamHandler) and handler.stream is original]
+    for handler in moved:
+        handler.setStream(_StandardError())
+    try:
+        yield
+    finally:
+        for handler in moved:
+            handler.setStream(original)
+
+
+class _StandardError:
+    """Whatever `sys.stderr` is at the time of writing."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -63,7 +179,7 @@ def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Progres
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as display:
+    with _log_lines_above(), RichProgress(*columns, console=Console(stderr=True)) as display:
         task = display.add_task(description, total=total, completed=done, rate="", note="")
 
         class Bar:
@@ -88,7 +204,7 @@ class _Plain:
         self.description, self.total, self.unit, self.done = description, total, unit, done
         self.first, self.start_s, self.last_s = done, time.monotonic(), time.monotonic()
         self.note = ""
-        self._say(f"{description}: {done}/{total} {unit}")
+        _say(f"{description}: {done}/{total} {unit}")
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         self.done += count
@@ -107,17 +223,14 @@ class _Plain:
         rate = (self.done - self.first) / elapsed_s
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
         note = f", {self.note}" if self.note else ""
-        self._say(
-            f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s, {elapsed_s:.0f} s{left}{note}"
-        )
+        _say(f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s, {elapsed_s:.0f} s{left}{note}")
 
-    @staticmethod
-    def _say(line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def stage(text: str) -> None:
     """Says on standard error what begins now."""
-    sys.stderr.write(f"· {text}\n")
-    sys.stderr.flush()
+    _say(f"· {text}")
