@@ -128,7 +128,7 @@ class Round:
 
     `messages` are the new messages only: all rounds' messages after the opening ones make the conversation.
     `counts` are this round's counters by kind (`reask`, `memory_unknown`, `memory_repaired`, `tool_error`, `repeat`, …).
-    `usage` is by purpose.
+    `usage` is by purpose. `duration_s` leaves out what the user waited for limits of our own.
     """
 
     number: int

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
+from toolrec.deadline import uncounted
 from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError
 from toolrec.llm.base import LLM
 from toolrec.llm.scripted import ScriptedLLM, calling
@@ -127,6 +129,57 @@ async def test_budget_ends_before_the_next_call(build, task):
     assert "200" in trace.error
     assert purposes(trace) == {"decide": 2}
     assert trace.final_items == () and trace.completed_items
+
+
+class Hanging:
+    """Answers as it is told, and then never again."""
+
+    def __init__(self, *replies: Completion, entered=contextlib.nullcontext) -> None:
+        self.replies, self.entered = list(replies), entered
+
+    async def complete(self, messages, *, tools=None, stop=None):
+        if self.replies:
+            return self.replies.pop(0)
+        with self.entered():
+            await asyncio.sleep(0.05)
+        await asyncio.Event().wait()
+
+
+async def test_an_llm_that_hangs_ends_its_user_when_the_time_is_up(build, task):
+    trace = await build(
+        Hanging(calling(GENRE), Completion(text="hm", tool_calls=(), usage=Usage(num_calls=1))), user_timeout_s=0.2
+    ).run(task)
+    assert trace.ended_by == "budget"
+    assert "0.2 seconds" in trace.error
+    assert purposes(trace) == {"decide": 1}  # what the broken round had spent is kept
+    assert trace.final_items == () and trace.completed_items
+
+
+async def test_a_tool_that_hangs_ends_its_user_likewise(build, task):
+    class Stuck:
+        attributes = ("genre",)
+
+        async def retrieve(self, attribute, history, *, k):
+            await asyncio.Event().wait()
+
+    trace = await build(ScriptedLLM([calling(GENRE)]), retriever=Stuck(), user_timeout_s=0.1).run(task)
+    assert (trace.ended_by, purposes(trace)) == ("budget", {"decide": 1})
+
+
+async def test_the_seconds_of_earlier_attempts_count(build, task):
+    before = await build(Hanging(calling(GENRE)), user_timeout_s=0.1).run(task)
+    slow = replace(before.rounds[0], duration_s=3600.0)
+    llm = ScriptedLLM([calling(YEAR)])
+    trace = await build(llm).run(replace(task, attempt=2), previous_rounds=[slow])
+    assert trace.ended_by == "budget"
+    assert "3600 seconds" in trace.error
+    assert llm.calls == []
+
+
+async def test_waiting_for_limits_of_our_own_is_not_held_against_a_user(build, task):
+    trace = await build(Hanging(entered=uncounted), user_timeout_s=0.01).run(task)
+    assert trace.ended_by == "budget"
+    assert trace.rounds[0].duration_s < 0.05 <= trace.ended_s - trace.started_s
 
 
 async def test_cancellation_comes_through_and_completed_rounds_are_told_before(build, task):
@@ -380,7 +433,15 @@ def test_a_surrogate_needs_a_retrieval_tool(pool):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"protocol": "json"}, {"finish_policy": "x"}, {"rounds": 0}, {"list_length": 0}, {"user_token_budget": 0}, {"max_k": 0}],
+    [
+        {"protocol": "json"},
+        {"finish_policy": "x"},
+        {"rounds": 0},
+        {"list_length": 0},
+        {"user_token_budget": 0},
+        {"user_timeout_s": 0.0},
+        {"max_k": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError):

@@ -50,6 +50,7 @@ def evaluate(
     max_reasks: Annotated[int, typer.Option(help="Times that an unusable reply is asked for again.")] = 3,
     shuffle_rank_candidates: Annotated[int | None, typer.Option(help="Seed that shuffles what the rank tool is shown.")] = None,
     user_token_budget: Annotated[int | None, typer.Option(help="Tokens after which a user ends; default no limit.")] = None,
+    user_timeout_s: Annotated[float, typer.Option(help="Seconds after which a user ends, our own waits apart.")] = 3600.0,
     llm_url: Annotated[
         str | None,
         typer.Option(envvar="TOOLREC_LLM_URL", help="Base URL of an OpenAI-like endpoint; default the embedded rules."),
@@ -98,6 +99,7 @@ def evaluate(
         max_reasks=max_reasks,
         shuffle_rank_candidates=shuffle_rank_candidates,
         user_token_budget=user_token_budget,
+        user_timeout_s=user_timeout_s,
         llm_url=llm_url,
         llm_model=llm_model,
         llm_key_env=llm_key_env,

@@ -45,6 +45,7 @@ class EvaluationConfig:
     max_reasks: int
     shuffle_rank_candidates: int | None
     user_token_budget: int | None
+    user_timeout_s: float
     llm_url: str | None
     llm_model: str | None
     llm_key_env: str

@@ -107,6 +107,7 @@ def surrogate_config(config: EvaluationConfig) -> SurrogateConfig:
         max_reasks=config.max_reasks,
         shuffle_rank_candidates=config.shuffle_rank_candidates,
         user_token_budget=config.user_token_budget,
+        user_timeout_s=config.user_timeout_s,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import Pool
+from toolrec.deadline import Deadline, deadline
 from toolrec.errors import ConfigError, LLMError, ReplyError, ToolError
 from toolrec.grammar import ERROR_LABEL, clean
 from toolrec.llm.base import LLM
@@ -80,18 +81,33 @@ class Surrogate:
         """One round: ask, parse, act; leaves `user` as it was."""
         draft = _Draft(user)
         try:
-            while True:
-                if not draft.open_replies:
-                    await self._ask(user, draft)
-                reply = draft.open_replies.popleft()
-                try:
-                    return await self._act(user, draft, reply, self._read(user, reply))
-                except ReplyError as error:
-                    draft.refuse(error, self._protocol.refusal(reply, error.message, number=user.decision))
+            async with deadline(self._seconds_left(user)) as draft.deadline:
+                return await self._decide(user, draft)
+        except TimeoutError:
+            if draft.deadline is None or not draft.deadline.is_over:
+                raise
+            return draft.failed("budget", self._time_is_up())
         except _LimitReached as limit:
             return draft.failed(limit.kind, limit.reason)
         except LLMError as error:
             return draft.failed("llm_failure", f"{type(error).__name__}: {error}")
+
+    async def _decide(self, user: UserState, draft: _Draft) -> Round:
+        while True:
+            if not draft.open_replies:
+                await self._ask(user, draft)
+            reply = draft.open_replies.popleft()
+            try:
+                return await self._act(user, draft, reply, self._read(user, reply))
+            except ReplyError as error:
+                draft.refuse(error, self._protocol.refusal(reply, error.message, number=user.decision))
+
+    def _seconds_left(self, user: UserState) -> float | None:
+        limit_s = self._config.user_timeout_s
+        return None if limit_s is None else limit_s - user.num_seconds
+
+    def _time_is_up(self) -> str:
+        return f"the time is up, the limit for a user is {self._config.user_timeout_s:g} seconds"
 
     async def _ask(self, user: UserState, draft: _Draft) -> None:
         self._check_limits(user, draft)
@@ -112,6 +128,9 @@ class Surrogate:
         spent = user.num_tokens + sum(tokens(used) for used in draft.usage.values())
         if budget is not None and spent >= budget:
             raise _LimitReached("budget", f"{spent} tokens spent, the limit for a user is {budget}")
+        left_s = self._seconds_left(user)
+        if left_s is not None and left_s <= 0:
+            raise _LimitReached("budget", self._time_is_up())
 
     def _read(self, user: UserState, reply: OpenReply) -> ToolCall:
         call = self._protocol.read(reply)
@@ -178,6 +197,7 @@ class _Draft:
         self.open_replies = deque(user.open_replies)
         self.num_asks = 0
         self.reason = ""
+        self.deadline: Deadline | None = None
         self._thought = ""
         self._number = len(user.rounds) + 1
         self._started = time.perf_counter()
@@ -216,7 +236,7 @@ class _Draft:
             messages=tuple(self.messages),
             usage=self.usage,
             counts=dict(self.counts),
-            duration_s=time.perf_counter() - self._started,
+            duration_s=time.perf_counter() - self._started - (self.deadline.uncounted_s if self.deadline else 0.0),
         )
 
 

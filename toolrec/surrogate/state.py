@@ -55,6 +55,7 @@ class UserState:
         self.open_replies: deque[OpenReply] = deque()
         self.ended_by: EndedBy | None = None
         self.num_tokens = 0
+        self.num_seconds = 0.0
         self._config = config
         self._protocol = protocol
         self._final_items: tuple[int, ...] = ()
@@ -76,6 +77,7 @@ class UserState:
         self.rounds.append(done)
         self.messages.extend(done.messages)
         self.num_tokens += sum(tokens(used) for used in done.usage.values())
+        self.num_seconds += done.duration_s
         for message in done.messages:
             if message["role"] == "assistant":
                 self.open_replies = deque(self._protocol.open_replies(message))
