@@ -60,7 +60,15 @@ def build_app(config: AppConfig) -> Application:
     )
     tools = {attribute: retrieval(attribute) for attribute in names}
     ingress = serve.deployment(Ingress).options(name="ingress", **config.ingress.serve_options())
-    return ingress.bind(paths["dataset"], tools=tools, rank=rank, description=description)
+    return ingress.bind(
+        paths["dataset"],
+        tools=tools,
+        rank=rank,
+        description=description,
+        door=config.door_rules(),
+        token_env=config.token_env,
+        is_routed=config.is_routed,
+    )
 
 
 def deployment_names(attributes: list[str]) -> dict[str, str]:

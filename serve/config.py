@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+_VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
+
 
 class DeploymentOptions(BaseModel):
     """Size of one deployment.
@@ -52,9 +54,12 @@ class DeploymentOptions(BaseModel):
 
 
 class AppConfig(BaseModel):
-    """Arguments of `build_app`; on the command line of `serve run` as `dataset=… recommenders=…`."""
+    """Arguments of `build_app`; on the command line of `serve run` as `dataset=… recommenders=…`.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Errors do not quote what was given: it may be a key in the place of its variable.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     dataset: str = Field(description="the data set's folder, as `toolrec data prepare` writes it")
     recommenders: str = Field(description="the recommenders' folder, as `toolrec train` writes it")
@@ -62,7 +67,21 @@ class AppConfig(BaseModel):
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the recommenders run")
     llm_url: str | None = Field(None, description="endpoint of the rank tool; None for the embedded rules")
     llm_model: str | None = Field(None, description="model name at that endpoint")
-    llm_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key, on the replicas' nodes")
+    llm_key_env: str = Field(
+        "OPENAI_API_KEY", pattern=f"^{_VARIABLE}$", description="environment variable that holds the key, on the replicas' nodes"
+    )
+    token_env: str | None = Field(
+        None,
+        pattern=f"^{_VARIABLE}$",
+        description="environment variable that holds the bearer token of HTTP requests, on the replicas' nodes; needed "
+        "where Serve listens on another address than this machine's own",
+    )
+    max_body_bytes: int = Field(512 * 1024, ge=1024, le=64 * 1024**2, description="the longest body of an HTTP request")
+    requests_per_minute: float | None = Field(
+        6000.0, gt=0, allow_inf_nan=False, description="HTTP requests of one client address; None for no bound"
+    )
+    request_burst: int = Field(200, ge=1, description="HTTP requests that one client address may make at once")
+    is_routed: bool = Field(True, description="whether HTTP reaches the application at all; a run's own tools need none")
     tools: DeploymentOptions = Field(default_factory=DeploymentOptions, description="backbone and attribute tools")
     rank: DeploymentOptions = Field(default_factory=DeploymentOptions, description="the rank tool")
     ingress: DeploymentOptions = Field(default_factory=DeploymentOptions, description="the HTTP door")
@@ -87,6 +106,14 @@ class AppConfig(BaseModel):
             # Ray hides every GPU from a replica that reserves none.
             raise ValueError(f"device {self.device} needs num_gpus above 0 in `tools` and in every override, as 0.2")
         return self
+
+    def door_rules(self) -> dict[str, Any]:
+        """The bounds of the HTTP door, without its token."""
+        return {
+            "max_body_bytes": self.max_body_bytes,
+            "requests_per_minute": self.requests_per_minute,
+            "burst": self.request_burst,
+        }
 
     def options_for(self, member: str) -> DeploymentOptions:
         """The options of one tool."""

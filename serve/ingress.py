@@ -1,23 +1,31 @@
 """The HTTP door: item ids in, item ids out; OpenAPI at `/docs`."""
 
-# Annotations stay objects here (no `from __future__ import annotations`): Serve rebuilds the routes in its replicas, where
-# FastAPI cannot look up a name written as text, and would read the body from the query string.
+# Annotations stay objects here (no `from __future__ import annotations`): FastAPI cannot look up a name written as text
+# in a function that makes routes, and would read the body from the query string.
 
 import asyncio
+import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import ray
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.exceptions import RayTaskError
-from ray.serve.handle import DeploymentHandle
+from ray.exceptions import RayError, RayTaskError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from serve.door import Door, DoorRules, check_address, read_token
 from toolrec import __version__
 from toolrec.columns import PLAIN_BACKBONE
-from toolrec.data import load_dataset
+from toolrec.data import Dataset, load_dataset
 from toolrec.errors import LLMError, ToolError
+from toolrec.grammar import clean
 from toolrec.recommenders.base import reciprocal_rank_fusion
 from toolrec.recommenders.fusion import LIST_LENGTH as FUSED_LENGTH
 from toolrec.records import Candidate, ToolCall
@@ -26,14 +34,12 @@ from toolrec.tools.remote import ToolList
 
 MAX_HISTORY = 5_000
 """The longest history that a request may carry."""
+MAX_CANDIDATES = 500
+_SHOWN_COMPLAINTS = 5
+
+log = logging.getLogger(__name__)
 
 ItemIdText = Annotated[str, Field(min_length=1, max_length=512)]
-
-api = FastAPI(
-    title="toolrec attribute tools",
-    version=__version__,
-    description="Retrieval by a sequential recommender and its attribute encoders, and ranking by an LLM.",
-)
 
 
 class _Request(BaseModel):
@@ -60,7 +66,7 @@ class RankRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     history: list[ItemIdText] = Field(min_length=1, max_length=MAX_HISTORY, description="item ids, oldest first")
-    candidates: list[ItemIdText] = Field(min_length=1, max_length=500, description="item ids to order")
+    candidates: list[ItemIdText] = Field(min_length=1, max_length=MAX_CANDIDATES, description="item ids to order")
     attribute: str = Field(min_length=1, max_length=200, description="what to order by; any aspect that the LLM knows of")
     k: int = Field(10, ge=1, le=MAX_K, description="length of the list")
 
@@ -83,47 +89,45 @@ class ListReply(BaseModel):
     recommenders_checksum: str
 
 
-@api.exception_handler(ToolError)
-async def _tool_error(_: Request, error: ToolError) -> JSONResponse:
-    return JSONResponse(status_code=422, content={"detail": str(error)})
+class _PlainResponse(JSONResponse):
+    """JSON in plain ASCII: whatever a request held can be quoted."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
 
 
-@api.exception_handler(LLMError)
-async def _llm_error(_: Request, error: LLMError) -> JSONResponse:
-    return JSONResponse(status_code=502, content={"detail": str(error)})
+class Answers:
+    """What the routes answer: translates item ids and calls the tools.
 
+    Args:
+        dataset: gives the pool.
+        tools: by attribute, `none` for the backbone: anything whose `retrieve.remote(…)` can be awaited.
+        rank: likewise with `rank.remote(…)`.
+        description: what the application says of itself (checksums, tools).
+    """
 
-@serve.ingress(api)
-class Ingress:
-    """Translates item ids and calls the tools' deployments."""
-
-    def __init__(
-        self, dataset: str, *, tools: dict[str, DeploymentHandle], rank: DeploymentHandle, description: dict[str, Any]
-    ) -> None:
-        self._dataset = load_dataset(Path(dataset))
-        self._pool = self._dataset.pool
+    def __init__(self, dataset: Dataset, *, tools: dict[str, Any], rank: Any, description: dict[str, Any]) -> None:
+        self._dataset = dataset
+        self._pool = dataset.pool
         self._tools, self._rank, self._description = tools, rank, description
 
-    @api.post("/v1/retrieve", response_model=ListReply)
     async def retrieve(self, request: RetrieveRequest) -> ListReply:
         """The k best items by one attribute's retrieval tool."""
         handle = self._tools.get(request.attribute)
         if handle is None:
-            raise HTTPException(422, f"unknown attribute: {request.attribute}; known: {', '.join(self._tools)}")
+            raise HTTPException(422, f"unknown attribute: {clean(request.attribute)}; known: {', '.join(self._tools)}")
         found = await handle.retrieve.remote(self._indexes(request.history), request.k, request.mask_seen)
         return self._reply(f"Retrieve[{request.attribute}]", found)
 
-    @api.post("/v1/recommend", response_model=ListReply)
     async def recommend(self, request: RecommendRequest) -> ListReply:
-        """The k best items by the reciprocal rank fusion of all retrieval tools; no LLM takes part."""
+        """The k best items by the reciprocal rank fusion of all retrieval tools."""
         history = self._indexes(request.history)
         lists = await asyncio.gather(*(h.retrieve.remote(history, FUSED_LENGTH, request.mask_seen) for h in self._tools.values()))
         fused = reciprocal_rank_fusion([indexes for indexes, _ in lists])[: request.k]
         return self._reply("fusion", ([item.item_index for item in fused], [item.score for item in fused]))
 
-    @api.post("/v1/rank", response_model=ListReply)
     async def rank(self, request: RankRequest) -> ListReply:
-        """The candidates ordered by an LLM, by any attribute that it knows of."""
+        """The candidates in an LLM's order."""
         mark = "Retrieve[none]"
         candidates = tuple(
             Candidate(item_index=index, mark=mark, round=1, position=position, score=0.0)
@@ -146,8 +150,7 @@ class Ingress:
             raise
         return self._reply(call.mark, ranked)
 
-    @api.get("/v1/attributes")
-    async def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> dict[str, Any]:
         """The attributes that retrieval tools serve, with kind and number of values."""
         described = [
             {"name": spec.name, "kind": spec.kind, "num_values": spec.num_values, "description": spec.description}
@@ -156,17 +159,15 @@ class Ingress:
         ]
         return {"backbone": PLAIN_BACKBONE, "attributes": described}
 
-    @api.get("/v1/items/{item_id:path}")
-    async def item(self, item_id: str) -> dict[str, Any]:
+    def item(self, item_id: str) -> dict[str, Any]:
         """An item's title and attributes."""
         index = self._pool.index_of(item_id)
         if index is None:
-            raise HTTPException(404, f"no item in the pool has this id: {item_id[:100]}")
+            raise HTTPException(404, f"no item in the pool has this id: {clean(item_id, limit=100)}")
         return {"item_id": item_id, "title": self._pool.titles[index], "attributes": dict(self._pool.fields(index))}
 
-    @api.get("/healthz")
-    async def healthz(self) -> dict[str, Any]:
-        """Whether the door is open, and what it serves."""
+    def health(self) -> dict[str, Any]:
+        """What is served."""
         return {"status": "ok", "dataset": self._dataset.name, "num_items": self._dataset.num_items, **self._description}
 
     def _indexes(self, item_ids: list[str]) -> list[int]:
@@ -174,7 +175,7 @@ class Ingress:
         for item_id in item_ids:
             index = self._pool.index_of(item_id)
             if index is None:
-                raise HTTPException(422, f"no item in the pool has this id: {item_id[:100]}")
+                raise HTTPException(422, f"no item in the pool has this id: {clean(item_id, limit=100)}")
             indexes.append(index)
         return indexes
 
@@ -189,3 +190,145 @@ class Ingress:
             dataset_checksum=self._description["dataset_checksum"],
             recommenders_checksum=self._description["recommenders_checksum"],
         )
+
+
+def build_api(find_answers: Callable[[], Answers], find_rules: Callable[[], DoorRules]) -> FastAPI:
+    """The routes behind their guard.
+
+    Args:
+        find_answers: gives what the routes answer, asked at every request.
+        find_rules: gives the guard's rules, asked at the first request.
+    """
+    api = FastAPI(
+        title="toolrec attribute tools",
+        version=__version__,
+        description="Retrieval by a sequential recommender and its attribute encoders, and ranking by an LLM.",
+        default_response_class=_PlainResponse,
+    )
+    api.add_middleware(Door, rules=find_rules)
+    _add_error_handlers(api)
+
+    @api.post("/v1/retrieve", response_model=ListReply)
+    async def retrieve(request: RetrieveRequest) -> ListReply:
+        """The k best items by one attribute's retrieval tool."""
+        return await find_answers().retrieve(request)
+
+    @api.post("/v1/recommend", response_model=ListReply)
+    async def recommend(request: RecommendRequest) -> ListReply:
+        """The k best items by the reciprocal rank fusion of all retrieval tools; no LLM takes part."""
+        return await find_answers().recommend(request)
+
+    @api.post("/v1/rank", response_model=ListReply)
+    async def rank(request: RankRequest) -> ListReply:
+        """The candidates ordered by an LLM, by any attribute that it knows of."""
+        return await find_answers().rank(request)
+
+    @api.get("/v1/attributes")
+    async def attributes() -> dict[str, Any]:
+        """The attributes that retrieval tools serve, with kind and number of values."""
+        return find_answers().attributes()
+
+    @api.get("/v1/items/{item_id:path}")
+    async def item(item_id: str) -> dict[str, Any]:
+        """An item's title and attributes."""
+        return find_answers().item(item_id)
+
+    @api.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        """Whether the door is open, and what it serves."""
+        return find_answers().health()
+
+    return api
+
+
+def _add_error_handlers(api: FastAPI) -> None:
+    """Every error as `{"detail": reason}`."""
+
+    def refusal(status: int, reason: str, headers: Any = None) -> JSONResponse:
+        return _PlainResponse(status_code=status, content={"detail": reason}, headers=headers)
+
+    @api.exception_handler(StarletteHTTPException)
+    async def known(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return refusal(error.status_code, str(error.detail), error.headers)
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return refusal(422, _complaints(error))
+
+    @api.exception_handler(ToolError)
+    async def tool_error(_: Request, error: ToolError) -> JSONResponse:
+        return refusal(422, str(error))
+
+    @api.exception_handler(LLMError)
+    async def llm_error(_: Request, error: LLMError) -> JSONResponse:
+        return refusal(502, str(error))
+
+    @api.exception_handler(RayError)
+    async def lost(_: Request, error: RayError) -> JSONResponse:
+        log.error("a tool's replica failed: %s", error)
+        return refusal(503, "a tool's replica failed; try again")
+
+    @api.exception_handler(Exception)
+    async def unknown(_: Request, error: Exception) -> JSONResponse:
+        return refusal(500, "an error of this application; its log says more")
+
+
+def _complaints(error: RequestValidationError) -> str:
+    """What is wrong with a request, without quoting it."""
+    complaints = error.errors()
+    shown = []
+    for complaint in complaints[:_SHOWN_COMPLAINTS]:
+        place = ".".join(clean(str(part), limit=60) for part in complaint["loc"] if part != "body")
+        shown.append(f"{place}: {complaint['msg']}" if place else str(complaint["msg"]))
+    if len(complaints) > _SHOWN_COMPLAINTS:
+        shown.append(f"and {len(complaints) - _SHOWN_COMPLAINTS} more")
+    return "; ".join(shown)
+
+
+def _of_this_replica() -> FastAPI:
+    return build_api(
+        lambda: serve.get_replica_context().servable_object.answers,
+        lambda: serve.get_replica_context().servable_object.rules,
+    )
+
+
+@serve.ingress(_of_this_replica)
+class Ingress:
+    """The routes in a replica.
+
+    Args:
+        dataset: the data set's folder.
+        tools: the retrieval tools' handles by attribute.
+        rank: the rank tool's handle.
+        description: what the application says of itself.
+        door: the guard's bounds (see `DoorRules`).
+        token_env: the environment variable that holds the bearer token.
+        is_routed: whether HTTP reaches it at all; a run's own tools are called by handle alone.
+
+    Raises:
+        ConfigError: others than this machine can reach Serve's HTTP proxies, and there is no token.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        dataset: str,
+        *,
+        tools: dict[str, Any],
+        rank: Any,
+        description: dict[str, Any],
+        door: dict[str, Any],
+        token_env: str | None,
+        is_routed: bool,
+    ) -> None:
+        self.rules = DoorRules(token=read_token(token_env), **door)
+        if is_routed:
+            check_address(await _proxies_host(), self.rules.token)
+        self.answers = Answers(load_dataset(Path(dataset)), tools=tools, rank=rank, description=description)
+
+
+async def _proxies_host() -> str | None:
+    """Where Serve's HTTP proxies listen; None where there are none."""
+    controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    options = await controller.get_http_config.remote()
+    host: str | None = options.host
+    return host

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 from pydantic import ValidationError
+from support import ROOT
 
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError
@@ -103,6 +107,23 @@ def test_a_bad_request_is_answered_with_the_reason(url: str, demo: Dataset, body
     assert reason in response.text
 
 
+@pytest.mark.parametrize(
+    ("request_options", "status", "reason"),
+    [
+        ({"headers": {"X-Forwarded-For": "192.0.2.7"}}, 403, "only this machine is answered"),
+        ({"headers": {"Host": "tools.example"}}, 403, "only this machine is answered"),
+        ({"data": "{}", "headers": {"Content-Type": "text/plain"}}, 415, "must be JSON"),
+        ({"data": b"x" * 600_000, "headers": {"Content-Type": "application/json"}}, 413, "longer than 524288 bytes"),
+        ({"data": iter([b"x" * 60_000] * 12), "headers": {"Content-Type": "application/json"}}, 413, "longer than 524288 bytes"),
+        ({"data": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 400, ""),
+    ],
+)
+def test_the_guard_stands_before_the_served_door(url: str, request_options: dict[str, Any], status: int, reason: str):
+    response = requests.post(f"{url}/v1/retrieve", timeout=30, **request_options)
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["detail"] and reason in response.json()["detail"]
+
+
 def test_an_unknown_item_is_not_found(url: str):
     assert requests.get(f"{url}/v1/items/nothing", timeout=30).status_code == 404
 
@@ -116,6 +137,23 @@ def test_the_application_says_what_it_serves(url: str, demo: Dataset):
 def test_an_application_that_is_not_there_is_named(url: str):
     with pytest.raises(ConfigError, match=r"no tools are served.*got: elsewhere"):
         describe_application("elsewhere")
+
+
+def test_beyond_this_machine_it_starts_with_a_token_only(demo_folder: Path, demo_recommenders: Path):
+    script = Path(__file__).with_name("served_openly.py")
+    process = subprocess.run(
+        [sys.executable, str(script), str(demo_folder), str(demo_recommenders)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TOOLREC_TEST_TOKEN": "a-token-of-this-very-test"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert process.returncode == 0, process.stderr
+    outcomes = [line for line in process.stdout.splitlines() if line.startswith(("refused: ", "started: "))]
+    assert outcomes[0].startswith("refused: {}")
+    assert outcomes[1:] == ["started: {'token_env': 'TOOLREC_TEST_TOKEN'}", "started: {'is_routed': False}"]
+    assert "needs a bearer token" in process.stdout and "a-token-of-this-very-test" not in process.stdout + process.stderr
 
 
 class TestBeforeDeployment:
@@ -151,10 +189,17 @@ class TestBeforeDeployment:
             {"device": "tpu"},
             {"llm_url": "http://127.0.0.1:1/v1"},
             {"replicas": 3},
+            {"token_env": "sk-marker-0123456789"},
+            {"llm_key_env": "sk-marker-0123456789"},
+            {"max_body_bytes": 0},
+            {"requests_per_minute": 0},
+            {"requests_per_minute": "inf"},
+            {"request_burst": 0},
         ],
     )
     def test_options_out_of_range(self, options: dict[str, Any]):
         from serve.app import AppConfig
 
-        with pytest.raises(ValidationError):
+        with pytest.raises(ValidationError) as caught:
             AppConfig(dataset="d", recommenders="r", **options)
+        assert "sk-marker" not in str(caught.value)

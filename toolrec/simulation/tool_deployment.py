@@ -86,6 +86,7 @@ def application_config(request: ToolsRequest) -> Any:
         "dataset": request.dataset,
         "recommenders": request.recommenders,
         "attributes": None if request.attributes is None else list(request.attributes),
+        "is_routed": request.keep,
     }
     for name in decided.keys() & request.options.keys():
         raise ConfigError("this option of the tools is the run's own", value=name, hint="give it as a flag of evaluate")
@@ -107,7 +108,8 @@ def _deployed(request: ToolsRequest, *, on_own_ray: bool) -> Iterator[str]:
     location = "HeadOnly" if request.keep else "Disabled"
     serve.start(proxy_location=location, logging_config=QUIET)
     try:
-        serve.run(application, name=request.app_name, route_prefix=f"/{request.app_name}", logging_config=QUIET)
+        route = f"/{request.app_name}" if request.keep else None
+        serve.run(application, name=request.app_name, route_prefix=route, logging_config=QUIET)
     except RuntimeError as error:
         raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
     try:
