@@ -208,15 +208,14 @@ def resume(
     folder: SweepFolder,
     cpus_per_trial: Cpus = 1.0,
     gpus_per_trial: Gpus = 0.0,
-    max_concurrent: Concurrent = None,
     ray_address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Go on with a sweep that was stopped or killed; until it has ended, failed trials are tried again."""
+    """Go on with a sweep that was stopped or killed; failed trials are tried again, --max-concurrent is as it was."""
     from tune.sweep import resume_sweep
 
     place = shared_path(folder)
-    resources = _resources(cpus_per_trial, gpus_per_trial, max_concurrent, ray_address, num_cpus)
+    resources = _resources(cpus_per_trial, gpus_per_trial, None, ray_address, num_cpus)
     _show(place, resume_sweep(place, resources))
 
 

@@ -215,9 +215,10 @@ def _tuner(config: SweepConfig, plan: Plan, folder: Path, resources: Resources) 
         param_space={name: _drawn(domain) for name, domain in config.space.items()},
         tune_config=tune.TuneConfig(
             num_samples=config.num_trials,
-            search_alg=_searcher(config),
+            search_alg=_searcher(config, resources),
             scheduler=scheduler,
-            max_concurrent_trials=resources.max_concurrent,
+            # Of random draws the searcher itself keeps the limit: beside an instance of it Ray Tune ignores this one.
+            max_concurrent_trials=resources.max_concurrent if config.searcher == "optuna" else None,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -230,14 +231,14 @@ def _tuner(config: SweepConfig, plan: Plan, folder: Path, resources: Resources) 
     )
 
 
-def _searcher(config: SweepConfig) -> Any:
+def _searcher(config: SweepConfig, resources: Resources) -> Any:
     if config.searcher == "optuna":
         from ray.tune.search.optuna import OptunaSearch
 
         return OptunaSearch(metric=METRIC, mode="max", seed=config.seed)
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    return BasicVariantGenerator(random_state=config.seed)
+    return BasicVariantGenerator(random_state=config.seed, max_concurrent=resources.max_concurrent or 0)
 
 
 def _drawn(domain: Domain) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -61,6 +62,16 @@ def test_every_trial_and_epoch_is_in_the_results(sweep: Path):
     assert "<svg" in (sweep / "plot.svg").read_text()
 
 
+def test_asha_prunes_what_stands_below_the_trials_before_it(sweep: Path):
+    """With one trial at a time who reports first is no matter of luck, so the pruned ones can be told from the first epochs."""
+    results, epochs = pd.read_parquet(sweep / "results.parquet"), pd.read_parquet(sweep / "epochs.parquet")
+    first = epochs.loc[epochs["epoch"] == 1].sort_values("trial")["ndcg@10"].to_numpy()
+    below = [i > 0 and first[i] < np.percentile(first[:i], 100 * (1 - 1 / 3)) for i in range(4)]  # one rung, a third passes
+    assert any(below)
+    assert (results["status"] == "pruned").tolist() == below
+    assert results["epochs"].tolist() == [1 if is_below else 3 for is_below in below]
+
+
 def test_the_best_trial_is_read_by_whoever_reads_recommenders(sweep: Path, demo: Dataset, demo_recommenders: Path):
     summary = json.loads((sweep / "summary.json").read_text())
     before, after = recommenders_manifest(demo_recommenders), recommenders_manifest(sweep / "best")
@@ -87,20 +98,6 @@ def test_a_complete_sweep_is_shown_and_not_run_again(sweep: Path, capsys: pytest
     assert "4/4 trials ended" in capsys.readouterr().out
     assert tune("resume", sweep) == 2
     assert "the sweep is complete" in capsys.readouterr().err
-
-
-def test_a_worse_trial_does_not_replace_what_is_there(
-    local_ray: None, sweep: Path, tmp_path: Path, demo_folder: Path, demo_recommenders: Path, capsys: pytest.CaptureFixture[str]
-):
-    target = tmp_path / "best"
-    shutil.copytree(sweep / "best", target)
-    space = tmp_path / "space.yaml"
-    space.write_text("learning_rate: {choice: [0.000001]}\n", encoding="utf-8")
-    options = ["--attribute", "genre", "--recommenders", demo_recommenders, "--promote-to", target, "--space", space]
-    assert tune("encoder", demo_folder, *options, "--trials", 1, "--epochs", 1, "--sweep", tmp_path / "sweep") == 0
-    assert "not promoted: genre" in capsys.readouterr().out
-    assert recommenders_manifest(target) == recommenders_manifest(sweep / "best")
-    assert tune("test", tmp_path / "sweep") == 2
 
 
 def test_a_backbone_goes_to_a_folder_of_its_own(local_ray: None, tmp_path: Path, demo: Dataset, demo_folder: Path):
@@ -158,36 +155,57 @@ def test_a_folder_that_is_there_is_not_written_into(
     assert "the sweep's folder is there already" in capsys.readouterr().err
 
 
+def resumed(sweep: Path) -> list[str]:
+    return [sys.executable, "-m", "tune", "resume", str(sweep), "--num-cpus", "2"]
+
+
+def stopped_after(num_epochs: int, sweep: Path, command: Sequence[object], number: signal.Signals) -> tuple[int, str]:
+    """Runs a sweep's command until so many epochs are there, then gives it the signal: exit code and standard error."""
+    # A process group of its own, as a terminal gives it: Ctrl-C goes to all of it.
+    driver = subprocess.Popen(
+        [str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True, text=True
+    )
+    assert driver.stderr is not None
+    try:
+        deadline_s = time.monotonic() + 600
+        while sum(epochs_of(sweep).values()) < num_epochs:
+            assert driver.poll() is None, driver.stderr.read()
+            assert time.monotonic() < deadline_s, "no trial got going"
+            time.sleep(0.05)
+        (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+        said = driver.stderr.read()
+    finally:
+        driver.kill()
+        driver.wait()
+    return driver.returncode, said
+
+
 @pytest.mark.timeout(900)
-def test_a_killed_sweep_goes_on_and_loses_at_most_the_running_epochs(
+def test_a_sweep_that_was_stopped_and_killed_goes_on_and_loses_at_most_the_running_epochs(
     tmp_path: Path, demo_folder: Path, demo_recommenders: Path, space: Path
 ):
     sweep = tmp_path / "sweeps" / "killed"
     options = ["--attribute", "genre", "--recommenders", demo_recommenders, "--space", space, "--scheduler", "none"]
-    limits = ["--trials", 4, "--epochs", 6, "--patience", 6, "--num-cpus", 2, "--promote", "never"]
+    limits = ["--trials", 4, "--epochs", 12, "--patience", 12, "--num-cpus", 2, "--promote", "never"]
     command = [sys.executable, "-m", "tune", "encoder", demo_folder, *options, *limits, "--sweep", sweep]
-    # A process group of its own, so that a Ray that should outlive its driver would be found.
-    driver = subprocess.Popen([str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
-    try:
-        deadline_s = time.monotonic() + 600
-        while sum(epochs_of(sweep).values()) < 8:
-            assert driver.poll() is None, driver.stderr.read() if driver.stderr else ""
-            assert time.monotonic() < deadline_s, "no trial got going"
-            time.sleep(0.05)
-    finally:
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-    time.sleep(1.0)  # a trial's last write may be under way
-    before = {row.trial_id: row.log for row in stored_rows(sweep / "trials")}
-    resumed = subprocess.run(
-        [sys.executable, "-m", "tune", "resume", str(sweep), "--num-cpus", "2"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert epochs_of(sweep) == {trial: 6 for trial in epochs_of(sweep)}
-    assert len(epochs_of(sweep)) == 4
-    # What had been trained before the kill is still there, with its times: it was not trained again.
-    for trial_id, log in before.items():
-        assert read_fields(sweep / "trials" / trial_id / "state.safetensors")["log"][: len(log)] == log
+    exit_code, said = stopped_after(8, sweep, command, signal.SIGINT)
+    assert exit_code == 130, said
+    assert f"stopped; go on with python -m tune resume {sweep}" in said
+    assert not (sweep / "summary.json").exists()
+
+    stopped = {row.trial_id: row.log for row in stored_rows(sweep / "trials")}
+    num_epochs = sum(len(log) for log in stopped.values())
+    exit_code, said = stopped_after(num_epochs + 4, sweep, resumed(sweep), signal.SIGKILL)
+    assert exit_code == -signal.SIGKILL, said
+
+    killed = {row.trial_id: row.log for row in stored_rows(sweep / "trials")}
+    last = subprocess.run(resumed(sweep), cwd=ROOT, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert list(epochs_of(sweep).values()) == [12] * 4
+    # What had been trained before is still there, with its times: it was not trained again.
+    for before in (stopped, killed):
+        for trial_id, log in before.items():
+            assert read_fields(sweep / "trials" / trial_id / "state.safetensors")["log"][: len(log)] == log
 
 
 def test_optuna_searches(local_ray: None, tmp_path: Path, demo_folder: Path, demo_recommenders: Path, space: Path):
