@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -20,6 +21,10 @@ _OF_FIT = {field.name for field in fields(FitConfig)} - {"max_epochs", "patience
 _OF_BOTH = {"num_buckets", "mask_share"}
 PARAMETERS = frozenset(_OF_TRANSFORMER | _OF_FIT | _OF_BOTH)
 """What can be searched. Epochs and patience are the sweep's, and all trials are validated on the same users."""
+
+_TYPES = {
+    name: kind for part in (TransformerConfig, FitConfig, RecommendersConfig) for name, kind in get_type_hints(part).items()
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +102,36 @@ def read_space(path: Path) -> dict[str, Domain]:
 
 
 def check_space(space: Space) -> None:
-    """Refuses parameters that no training has.
+    """Refuses parameters that no training has, and values of another type than theirs.
 
     Raises:
         ConfigError: there is one.
     """
-    for name in space:
+    for name, domain in space.items():
         if name not in PARAMETERS:
             raise ConfigError("unknown parameter in the search space", value=name, allowed=sorted(PARAMETERS))
+        kind = _TYPES[name]
+        if domain.kind != "choice" and kind is not float:
+            raise ConfigError(f"{name} has no values between two others", value=domain.kind, allowed="{choice: [16, 32]}")
+        for value in domain.values:
+            if not _is_of(value, kind):
+                raise ConfigError(f"{name} has values of another type", value=value, allowed=_in_words(kind))
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(value, bool):
+        return bool(kind == bool | None)
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _in_words(kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if isinstance(kind, UnionType):
+        return "true, false or null"
+    return "a number" if kind is float else "a whole number"
 
 
 def space_to_json(space: Space) -> dict[str, Any]:

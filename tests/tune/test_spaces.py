@@ -39,11 +39,23 @@ def test_a_space_comes_from_a_file(tmp_path: Path):
         ("dropout: {uniform: [0.5, 0.1]}\n", "the lowest first"),
         ("learning_rate: {loguniform: [0, 0.1]}\n", "the lowest first"),
         ("dropout: {uniform: [a, b]}\n", "the lowest first"),
+        ("width: {uniform: [16, 32]}\n", "width has no values between two others; got: uniform"),
+        ("width: {choice: [16, 32.5]}\n", "width has values of another type; got: 32.5; allowed: a whole number"),
+        ("width: {choice: [[16]]}\n", "width has values of another type"),
+        ("batch_size: {choice: [true]}\n", "batch_size has values of another type"),
+        ("dropout: {choice: [0, half]}\n", "dropout has values of another type; got: half; allowed: a number"),
+        ("compile: {choice: [sometimes]}\n", "compile has values of another type; got: sometimes; allowed: true, false or null"),
+        ("norm: {choice: [pre, middle]}\n", "norm has values of another type; got: middle; allowed: pre, post"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, message: str):
     with pytest.raises(ConfigError, match=message):
         read_space(written(tmp_path, text))
+
+
+def test_values_of_a_parameters_own_type_are_taken(tmp_path: Path):
+    text = "compile: {choice: [true, null]}\nnorm: {choice: [pre, post]}\ndropout: {choice: [0, 0.5]}\n"
+    assert set(read_space(written(tmp_path, text))) == {"compile", "norm", "dropout"}
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
