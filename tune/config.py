@@ -19,7 +19,7 @@ Searcher = Literal["random", "optuna"]
 Promote = Literal["better", "always", "never"]
 
 PROTOCOL = "sweep.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

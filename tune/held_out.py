@@ -16,6 +16,7 @@ from toolrec.files import read_json, write_json
 from toolrec.recommenders import load_recommenders, recommenders_manifest
 from toolrec.recommenders.checkpoint import BACKBONE, POPULARITY
 from tune.config import config_of, read_protocol
+from tune.promote import member_checksum
 from tune.results import read_summary
 
 TEST = "test.json"
@@ -39,7 +40,7 @@ def test_figures(folder: Path) -> tuple[dict[str, Any], bool]:
     place = Path(summary.promoted_to)
     manifest = recommenders_manifest(place)
     member: dict[str, Any] = next((m for m in manifest["members"] if m["name"] == config.member), {})
-    if member.get("sweep", {}).get("params") != summary.best_params:
+    if not member or member_checksum(member) != summary.promoted_checksum:
         raise CheckpointError(f"{config.member} in {place} is no longer the sweep's", hint="promote it to a folder of its own")
     names = list(dict.fromkeys([POPULARITY, BACKBONE, config.member]))
     recommenders = load_recommenders(place, dataset, names=names)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from toolrec import __version__
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError
-from toolrec.files import atomic_folder
+from toolrec.files import atomic_folder, sha256_json, storage_errors
+from toolrec.progress import stage
 from toolrec.recommenders import RecommendersConfig, checkpoint
 from toolrec.recommenders.attribute import AttributeEncoderModel
 from toolrec.recommenders.backbone import BackboneModel
@@ -28,23 +31,60 @@ from tune.trial import STATE, Plan, trainee_of
 from tune.trials import TrialRow
 
 
-def promote(
-    config: SweepConfig, plan: Plan, dataset: Dataset, protocol: Mapping[str, Any], best: TrialRow
-) -> tuple[Path | None, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted:
+    """What became of the best trial.
+
+    Args:
+        folder: where it is a member now; None if it was not promoted.
+        checksum: of the member's files.
+        note: why, in words.
+    """
+
+    folder: Path | None = None
+    checksum: str | None = None
+    note: str
+
+
+def member_checksum(member: Mapping[str, Any]) -> str:
+    """What tells a member from a later one of the same name: the checksum of its files' checksums."""
+    return sha256_json(member["files"])
+
+
+def promote(config: SweepConfig, plan: Plan, dataset: Dataset, protocol: Mapping[str, Any], best: TrialRow) -> Promoted:
     """Writes the best trial into the folder that the config names, if it is to.
 
-    Returns:
-        The folder, or None where the best trial was not promoted; and why, in words.
+    Sweeps that end at the same time promote one after the other, each into what the one before has left.
 
     Raises:
         CheckpointError: the folder has another backbone than the sweep's by now, or is damaged.
     """
+    if config.promote == "never":
+        return Promoted(note="not promoted, as asked")
+    with _alone(config.promote_to):
+        return _promote(config, plan, dataset, protocol, best)
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Waits until no other process promotes into the folder; the lock lies beside it, since the folder is replaced."""
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = target.with_name(f".{target.name}.lock").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stage(f"waiting for another promotion into {target}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _promote(config: SweepConfig, plan: Plan, dataset: Dataset, protocol: Mapping[str, Any], best: TrialRow) -> Promoted:
     target, figure = config.promote_to, float(best.best_ndcg_at_10 or 0.0)
     there = _figure_there(target, config.member)
-    if config.promote == "never":
-        return None, "not promoted, as asked"
     if config.promote == "better" and there is not None and figure <= there:
-        return None, f"not promoted: {config.member} in {target} has a validation ndcg@10 of {there:.4f}"
+        return Promoted(note=f"not promoted: {config.member} in {target} has a validation ndcg@10 of {there:.4f}")
     trained = with_params(config.base, best.params, is_backbone=config.is_backbone)
     trainee, _ = trainee_of(replace(plan, device="cpu"), trained)  # this process may have no GPU
     model = trainee.model
@@ -56,7 +96,9 @@ def promote(
         _write_encoder(config, dataset, trained, model, record, best)
     elif isinstance(model, BackboneModel):
         _write_backbone(config, dataset, trained, model, record, best)
-    return target, f"promoted to {target}" + ("" if there is None else f"; the one before had {there:.4f}")
+    (member,) = (m for m in checkpoint.recommenders_manifest(target)["members"] if m["name"] == config.member)
+    note = f"promoted to {target}" + ("" if there is None else f"; the one before had {there:.4f}")
+    return Promoted(folder=target, checksum=member_checksum(member), note=note)
 
 
 def _figure_there(target: Path, member: str) -> float | None:

@@ -31,6 +31,7 @@ class Summary:
         duration_s: of all trials' training together, validation included.
         best_trial: its number.
         promoted_to: the recommenders' folder that the best trial is now a member of; None if it is not.
+        promoted_checksum: of the member's files there.
         note: why, in words.
     """
 
@@ -46,6 +47,7 @@ class Summary:
     best_epoch: int
     best_params: Mapping[str, Any]
     promoted_to: str | None
+    promoted_checksum: str | None
     note: str
 
 
@@ -79,7 +81,7 @@ def finish(
         raise RunFailedError("no trial has finished an epoch", value=str(folder))
     _write_tables(folder, rows)
     draw(rows, folder / "plot.svg", title=f"{config.member} on {dataset.name}: {protocol['validation']}")
-    promoted, note = promote(config, plan, dataset, protocol, best)
+    promoted = promote(config, plan, dataset, protocol, best)
     summary = Summary(
         member=config.member,
         num_trials=len(rows),
@@ -92,8 +94,9 @@ def finish(
         best_ndcg_at_10=best.best_ndcg_at_10,
         best_epoch=best.best_epoch,
         best_params=best.params,
-        promoted_to=str(promoted) if promoted else None,
-        note=note,
+        promoted_to=None if promoted.folder is None else str(promoted.folder),
+        promoted_checksum=promoted.checksum,
+        note=promoted.note,
     )
     write_json(folder / SUMMARY, asdict(summary))
     return summary
@@ -115,6 +118,7 @@ def _write_tables(folder: Path, rows: Sequence[TrialRow]) -> None:
             "best_epoch": row.best_epoch,
             "ndcg@10": row.best_ndcg_at_10,
             "duration_s": row.duration_s,
+            "cpu_s": row.cpu_s,
             "stopped_by": row.stopped_by,
             "error": row.error,
             **row.params,
@@ -128,6 +132,7 @@ def _write_tables(folder: Path, rows: Sequence[TrialRow]) -> None:
             "loss": epoch["loss"],
             "ndcg@10": epoch["ndcg_at_10"],
             "duration_s": epoch["duration_s"],
+            "cpu_s": epoch["cpu_s"],
         }
         for row in rows
         for epoch in row.log

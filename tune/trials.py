@@ -26,6 +26,7 @@ class TrialRow:
         number: in the order in which trials were started, from 1.
         best_ndcg_at_10: on the validation split; None before the first epoch has ended.
         duration_s: seconds of training, validation included.
+        cpu_s: of the processor, by the trial's process.
         stopped_by: `patience` or `epochs`, of a finished trial.
     """
 
@@ -37,6 +38,7 @@ class TrialRow:
     best_ndcg_at_10: float | None = None
     best_epoch: int = 0
     duration_s: float = 0.0
+    cpu_s: float = 0.0
     stopped_by: str = ""
     error: str = ""
     exit_code: int = 0
@@ -72,6 +74,7 @@ def _stored_row(place: Path) -> TrialRow:
         best_ndcg_at_10=best["ndcg_at_10"] if best else None,
         best_epoch=best["epoch"] if best else 0,
         duration_s=log[-1]["duration_s"] if log else 0.0,
+        cpu_s=log[-1]["cpu_s"] if log else 0.0,
         stopped_by=end["stopped_by"],
         error=error["message"],
         exit_code=error["exit_code"],

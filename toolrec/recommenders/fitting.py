@@ -32,13 +32,18 @@ StoppedBy = Literal["patience", "epochs", "time"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochLog:
-    """One line of the training log; `ndcg_at_10` is on the validation split, `duration_s` counts from the member's start."""
+    """One line of the training log; `ndcg_at_10` is on the validation split, seconds count from the member's start.
+
+    Args:
+        cpu_s: of the processor, by all threads of this process; other work on the machine does not stretch them.
+    """
 
     member: str
     epoch: int
     loss: float
     ndcg_at_10: float
     duration_s: float
+    cpu_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +178,7 @@ class _Fit:
 
     def run(self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None, state_path: Path | None) -> FitResult:
         start_s = time.monotonic() - (self.log[-1].duration_s if self.log else 0.0)
+        start_cpu_s = time.process_time() - (self.log[-1].cpu_s if self.log else 0.0)
         tell = on_epoch or (lambda _: None)
         for earlier in self.log:
             tell(earlier)
@@ -183,7 +189,8 @@ class _Fit:
             self.rate = self.config.learning_rate * rate_share(ndcgs, patience=self.config.decay_patience)
             loss = self._epoch(bar)
             self._exchange()  # what is validated and kept is the average
-            self._record(loss, self._validate(), duration_s=time.monotonic() - start_s)
+            ndcg = self._validate()
+            self._record(loss, ndcg, duration_s=time.monotonic() - start_s, cpu_s=time.process_time() - start_cpu_s)
             if state_path is not None:
                 write_state(state_path, *self._state())
             tell(self.log[-1])
@@ -209,9 +216,10 @@ class _Fit:
             return "patience"
         return "epochs" if num_epochs >= self.config.max_epochs else None
 
-    def _record(self, loss: float, ndcg: float, *, duration_s: float) -> None:
-        epoch = len(self.log) + 1
-        self.log.append(EpochLog(member=self.trainee.name, epoch=epoch, loss=loss, ndcg_at_10=ndcg, duration_s=duration_s))
+    def _record(self, loss: float, ndcg: float, *, duration_s: float, cpu_s: float) -> None:
+        epoch, name = len(self.log) + 1, self.trainee.name
+        entry = EpochLog(member=name, epoch=epoch, loss=loss, ndcg_at_10=ndcg, duration_s=duration_s, cpu_s=cpu_s)
+        self.log.append(entry)
         if ndcg > self.best_ndcg:
             self.best, self.best_epoch, self.best_ndcg = self._copies(), epoch, ndcg
         self.note = f"epoch {epoch}, loss {loss:.3f}, validation ndcg@10 {ndcg:.4f} (best {self.best_ndcg:.4f})"
