@@ -28,12 +28,11 @@ from toolrec.recommenders import (
     TransformerConfig,
     default_config,
     recipe_named,
-    recommenders_manifest,
 )
 from toolrec.recommenders.attribute import AttributeEncoderModel
 from toolrec.recommenders.backbone import BackboneModel
 from toolrec.recommenders.build import member_seed, seeded
-from toolrec.recommenders.checkpoint import load_backbone_model
+from toolrec.recommenders.checkpoint import backbone_entry, load_backbone_model
 from toolrec.recommenders.fitting import FitResult, fit
 from toolrec.recommenders.frozen import FrozenStates, freeze
 from toolrec.recommenders.joint import InputModel, JointModel, JointTrainee, joint_positions
@@ -75,8 +74,7 @@ class Comparison:
         self.dataset, self.config, self.flags = dataset, config, flags
         self.sequences = dataset.train_sequences()
         self.validation = validation_set(dataset, max_users=config.encoder_fit.max_validation_users)
-        manifest = recommenders_manifest(folder)
-        (member,) = [member for member in manifest["members"] if member["name"] == "backbone"]
+        member, _ = backbone_entry(folder, dataset)
         self.backbone = load_backbone_model(folder, member, num_items=dataset.num_items)
         self.backbone_ndcg = member["validation"]["ndcg@10"]
         self.values = attribute_values(dataset.pool, flags.attribute, num_buckets=config.num_buckets)

@@ -3,11 +3,15 @@
     PYTHONPATH=. python benchmarks/sweep_cost.py data/ml-1m --recommenders recommenders/ml-1m --attribute genre
 
 The seconds of a backbone training are those of one of its epochs, measured here with one thread, times the epochs that it took.
+Seconds of the processor decide, since other work on the machine stretches those of the clock; a sweep's are its trials' and the
+driver's, which computes the frozen states. The unpruned trials are those of the sweep, each gone on with from its state as if it
+had never been stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -18,19 +22,21 @@ import torch
 from toolrec.data import Dataset, load_dataset
 from toolrec.recommenders.build import backbone_in_training
 from toolrec.recommenders.checkpoint import backbone_entry
-from toolrec.recommenders.fitting import fit
+from toolrec.recommenders.fitting import FitResult, fit
 from toolrec.recommenders.validation import validation_set
 from tune.config import Resources, SweepConfig, recommenders_config, with_fit
-from tune.spaces import encoder_space
+from tune.spaces import encoder_space, with_params
 from tune.sweep import start_sweep
+from tune.trial import STATE, Plan, trainee_of
 from tune.trials import TrialRow, best_of, stored_rows
 
 
 @dataclass(frozen=True)
 class Spent:
-    """One sweep: seconds on the clock, and its trials."""
+    """One sweep: seconds on the clock and of the driver's processor time, and its trials."""
 
     wall_s: float
+    driver_cpu_s: float
     rows: list[TrialRow]
 
     @property
@@ -38,8 +44,8 @@ class Spent:
         return sum(row.num_epochs for row in self.rows)
 
     @property
-    def trained_s(self) -> float:
-        return sum(row.duration_s for row in self.rows)
+    def cpu_s(self) -> float:
+        return self.driver_cpu_s + sum(row.cpu_s for row in self.rows)
 
     @property
     def best(self) -> float:
@@ -47,21 +53,51 @@ class Spent:
         return 0.0 if best is None else best.best_ndcg_at_10 or 0.0
 
 
-def backbone_epoch_s(dataset: Dataset, recommenders: Path) -> tuple[float, int]:
-    """Seconds of one epoch of the backbone with one thread, validation included, and the epochs that its training took."""
+def backbone_epoch_s(dataset: Dataset, recommenders: Path) -> tuple[float, float, int]:
+    """One epoch of the backbone with one thread, validation included, and how many its training took.
+
+    Returns:
+        Its seconds on the clock, its seconds of the processor, the epochs.
+    """
     member, manifest = backbone_entry(recommenders, dataset)
     config = recommenders_config(manifest["config"])
     torch.set_num_threads(1)
     validation = validation_set(dataset, max_users=config.backbone_fit.max_validation_users)
     trainee, seed = backbone_in_training(dataset, config, validation, device="cpu")
     result = fit(trainee, replace(config.backbone_fit, max_epochs=1), seed=seed)
-    return result.duration_s, int(member["num_epochs"])
+    return result.duration_s, result.log[0].cpu_s, int(member["num_epochs"])
 
 
 def spent(config: SweepConfig, folder: Path, resources: Resources) -> Spent:
-    start_s = time.monotonic()
+    start_s, start_cpu_s = time.monotonic(), time.process_time()
     start_sweep(config, folder, resources)
-    return Spent(time.monotonic() - start_s, stored_rows(folder / "trials"))
+    return Spent(time.monotonic() - start_s, time.process_time() - start_cpu_s, stored_rows(folder / "trials"))
+
+
+def unpruned(config: SweepConfig, sweep: Path, place: Path) -> list[FitResult]:
+    """The sweep's trials, each trained to its last epoch, from copies of their states."""
+    (frozen,) = (sweep.parent / "frozen-states").iterdir()
+    plan = Plan(
+        member=config.member,
+        dataset=config.dataset,
+        text_encoder=None,
+        frozen=frozen,
+        trials=sweep / "trials",
+        base=config.base,
+        max_validation_users=config.fit.max_validation_users,
+        device="cpu",
+        num_threads=1,
+    )
+    results = []
+    for row in stored_rows(plan.trials):
+        state = place / row.trial_id / STATE
+        if not state.exists():
+            state.parent.mkdir(parents=True)
+            shutil.copy(plan.trials / row.trial_id / STATE, state)
+        trained = with_params(config.base, row.params, is_backbone=False)
+        trainee, seed = trainee_of(plan, trained)
+        results.append(fit(trainee, trained.encoder_fit, seed=seed, state_path=state))
+    return results
 
 
 def main() -> None:
@@ -99,24 +135,28 @@ def main() -> None:
     )
     config = replace(config, grace_epochs=asked.grace_epochs)
     resources = Resources(num_cpus=asked.num_cpus)
-    epoch_s, num_epochs = backbone_epoch_s(dataset, asked.recommenders)
+    epoch_s, epoch_cpu_s, num_epochs = backbone_epoch_s(dataset, asked.recommenders)
     with tempfile.TemporaryDirectory() as temporary:
         place = (asked.out or Path(temporary)).absolute()
         pruned = spent(config, place / "asha", resources)
-        whole = spent(replace(config, scheduler="none"), place / "unpruned", resources)
-    assert [row.params for row in pruned.rows] == [row.params for row in whole.rows], "not the same trials"
-    backbone_s = epoch_s * num_epochs
+        whole = unpruned(config, place / "asha", place / "unpruned")
+    backbone_cpu_s = epoch_cpu_s * num_epochs
     print(f"{dataset.name}, attribute {config.member}, {asked.trials} trials of at most {asked.epochs} epochs, seed {asked.seed}")
     print(f"{manifest['validation']}")
-    print(f"backbone: {epoch_s:.1f} s an epoch, {num_epochs} epochs: {backbone_s:.0f} s; four: {4 * backbone_s:.0f} s")
-    for name, sweep in (("ASHA", pruned), ("unpruned", whole)):
-        print(
-            f"{name}: {sweep.num_epochs} epochs, {sweep.trained_s:.0f} s in all trials, {sweep.wall_s:.0f} s on the clock "
-            f"(states and Ray's start included), best validation ndcg@10 {sweep.best:.4f}"
-        )
-    print(f"ASHA / four backbones: {pruned.trained_s / (4 * backbone_s):.2f} of the seconds (done when below 1)")
-    print(f"ASHA / unpruned: {pruned.num_epochs / whole.num_epochs:.2f} of the epochs (done when at most 0.50)")
-    print(f"ASHA's best / unpruned best: {pruned.best / whole.best:.4f} (done when at least 0.99)")
+    print(
+        f"backbone: {epoch_s:.1f} s an epoch ({epoch_cpu_s:.1f} CPU), {num_epochs} epochs: {epoch_s * num_epochs:.0f} s "
+        f"({backbone_cpu_s:.0f} CPU); four: {4 * backbone_cpu_s:.0f} CPU s"
+    )
+    whole_epochs, whole_best = sum(result.num_epochs for result in whole), max(result.best_ndcg_at_10 for result in whole)
+    print(
+        f"ASHA: {pruned.num_epochs} epochs, {pruned.cpu_s:.0f} CPU s (driver and states {pruned.driver_cpu_s:.0f}), "
+        f"{pruned.wall_s:.0f} s on the clock, best validation ndcg@10 {pruned.best:.4f}"
+    )
+    whole_cpu_s = sum(result.log[-1].cpu_s for result in whole)
+    print(f"unpruned: {whole_epochs} epochs, {whole_cpu_s:.0f} CPU s, best validation ndcg@10 {whole_best:.4f}")
+    print(f"ASHA / four backbones: {pruned.cpu_s / (4 * backbone_cpu_s):.2f} of the CPU seconds (done when below 1)")
+    print(f"ASHA / unpruned: {pruned.num_epochs / whole_epochs:.2f} of the epochs (done when at most 0.50)")
+    print(f"ASHA's best / unpruned best: {pruned.best / whole_best:.4f} (done when at least 0.99)")
 
 
 if __name__ == "__main__":
