@@ -18,7 +18,7 @@ from toolrec.llm.retry import (
     build_retrying,
     is_retryable_status,
     read_retry_after,
-    stop_after_failures,
+    stop_at_caps,
     wait_full_jitter,
 )
 
@@ -45,7 +45,7 @@ def test_statuses_that_are_final(status: int) -> None:
 
 
 def test_stop_counts_failures_alone() -> None:
-    stop = stop_after_failures(3)
+    stop = stop_at_caps(3)
     assert [stop(failed(number)) for number in (1, 2, 3, 4)] == [False, False, True, True]
     assert not stop(state(ParameterRefusedError("seed")))
     assert not stop(state(None))
@@ -82,12 +82,16 @@ def test_policy_retries_our_two_errors_only() -> None:
 
 
 def test_a_wait_beyond_the_total_time_is_not_begun() -> None:
-    stop = build_retrying(LLMConfig(model="m", max_attempts=100, total_timeout_s=10.0)).stop
-    made = failed(1)
+    stop = build_retrying(LLMConfig(model="m", max_attempts=100)).stop
+    made = state(AttemptFailedError("no", number=1, left_s=10.0))
     made.upcoming_sleep = 9.0
     assert not stop(made)
     made.upcoming_sleep = 10.5
     assert stop(made)
+
+
+def test_another_cap_ends_the_call_too() -> None:
+    assert stop_at_caps(100)(state(AttemptFailedError("no", number=1, is_final=True)))
 
 
 @pytest.mark.parametrize(

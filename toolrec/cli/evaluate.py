@@ -61,7 +61,18 @@ def evaluate(
     llm_seed: Annotated[int | None, typer.Option(help="Seed sent with every LLM call.")] = None,
     llm_max_output_tokens: Annotated[int | None, typer.Option(help="The longest reply, in tokens.")] = 2048,
     llm_max_attempts: Annotated[int, typer.Option(help="HTTP requests an LLM call may take.")] = 6,
+    llm_max_malformed: Annotated[
+        int | None, typer.Option(help="Of these, answers that hold no reply; default as many.", show_default=False)
+    ] = None,
     llm_timeout_s: Annotated[float, typer.Option(help="Seconds an HTTP request may take.")] = 120.0,
+    llm_max_failed_user: Annotated[int, typer.Option(help="Failed HTTP requests a user may take.")] = 60,
+    max_failed_requests: Annotated[int | None, typer.Option(help="Failed HTTP requests before the run stops.")] = None,
+    outage_timeout_s: Annotated[float, typer.Option(help="Seconds the endpoint may be down before the run stops.")] = 600.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="LLM requests a minute, over all nodes.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="LLM tokens a minute, over all nodes.")] = None,
+    llm_concurrency: Annotated[
+        int | None, typer.Option(help="LLM requests in flight at most, over all nodes; default as users in flight.")
+    ] = None,
     llm_check: Annotated[bool, typer.Option(help="Try the endpoint with one call before the run.")] = True,
     strategy: Annotated[str, typer.Option(help="Own strategy: MODULE:CLASS or an entry point.")] = "toolrec.surrogate:Surrogate",
     rank_tool: Annotated[str, typer.Option(help="Own rank tool, likewise.")] = "toolrec.tools.rank:RankTool",
@@ -107,7 +118,14 @@ def evaluate(
         llm_seed=llm_seed,
         llm_max_output_tokens=llm_max_output_tokens,
         llm_max_attempts=llm_max_attempts,
+        llm_max_malformed=llm_max_malformed,
         llm_timeout_s=llm_timeout_s,
+        llm_max_failed_user=llm_max_failed_user,
+        max_failed_requests=max_failed_requests,
+        outage_timeout_s=outage_timeout_s,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        llm_concurrency=llm_concurrency,
         llm_check=llm_check,
         strategy=strategy,
         rank_tool=rank_tool,

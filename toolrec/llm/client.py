@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,10 +17,15 @@ import httpx2
 import openai
 
 from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError
+from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.config import LLMConfig
+from toolrec.llm.gate import Gate, Health
+from toolrec.llm.rate_headers import read_exhausted_s
 from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask
 from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion
 from toolrec.llm.retry import (
+    MALFORMED,
+    REFUSING_STATUS,
     AttemptFailedError,
     ParameterRefusedError,
     build_retrying,
@@ -45,32 +50,51 @@ class _Call:
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] | None
     stop: Sequence[str]
-    deadline_s: float
+    caller: Caller | None
+    total_timeout_s: float
+    started_s: float = field(default_factory=time.monotonic)
+    gate_s: float = 0.0
     num_attempts: int = 0
     num_failures: int = 0
+    num_malformed: int = 0
     last_reason: str = ""
     sent: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds in requests and between attempts; waiting at the gate is not the call's doing."""
+        return time.monotonic() - self.started_s - self.gate_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that the call may still take."""
+        return self.total_timeout_s - self.spent_s
 
 
 class OpenAIChat:
     """An LLM behind an OpenAI-like endpoint; one per event loop.
 
+    Args:
+        config: address, model, caps.
+        gate: lets requests through; None for one of its own that keeps `config.concurrency`.
+
     Attributes:
-        counts: what happened over all calls, by kind: `retry`, `parameter_refused:NAME`, `usage_missing`, `cut_by_client`.
+        gate: what every request passes; its totals say how each ended.
+        counts: what else happened over all calls: `retry`, `parameter_refused:NAME`, `usage_missing`, `cut_by_client`.
         refused_parameters: what this endpoint did not take and is no longer sent.
 
     Raises:
         ConfigError: OpenAI's own address without a key.
     """
 
-    def __init__(self, config: LLMConfig) -> None:
+    def __init__(self, config: LLMConfig, gate: Gate | None = None) -> None:
         self.config = config
-        self.counts: Counter[str] = Counter()
+        self.gate = gate or Gate(limit=config.concurrency)
+        self.counts: Counter[str] = self.gate.totals.counts
         self.refused_parameters: set[str] = set()
         key = config.read_key()
         self._secrets = (key,)
         self._token_limit = TOKEN_LIMITS[1] if config.is_openai else TOKEN_LIMITS[0]
-        self._slots = asyncio.Semaphore(config.concurrency)
         self._retrying = build_retrying(config)
         timeout = httpx2.Timeout(config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S), pool=None)
         limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
@@ -103,21 +127,22 @@ class OpenAIChat:
         tools: Sequence[dict[str, Any]] | None = None,
         stop: Sequence[str] | None = None,
     ) -> Completion:
-        """One reply; a call that waits for its next attempt keeps its place in the concurrency.
+        """One reply; every attempt passes the gate anew, and what it waits there counts against no limit of time.
 
         Raises:
-            LLMUnavailableError: every attempt failed, or the total time is over.
+            LLMUnavailableError: every attempt failed, the total time is over, or the user's failed requests are used up.
             LLMRefusedError: the endpoint's answer is final.
             ContextTooLongError: the messages do not fit.
         """
-        async with self._slots:
-            started_s = time.monotonic()
-            call = _Call(messages, tools, tuple(stop or ()), started_s + self.config.total_timeout_s)
-            try:
-                return await self._retrying.copy()(self._attempt, call)
-            except AttemptFailedError as error:
-                failure = error
-            raise self._given_up(failure, call, time.monotonic() - started_s)
+        caller = CALLER.get()
+        if caller is not None and caller.exhausted is not None:
+            raise LLMUnavailableError(caller.exhausted)
+        call = _Call(messages, tools, tuple(stop or ()), caller, self.config.total_timeout_s)
+        try:
+            return await self._retrying.copy()(self._attempt, call)
+        except AttemptFailedError as error:
+            failure = error
+        raise self._given_up(failure, call)
 
     async def list_models(self) -> list[str] | None:
         """The models that the endpoint names, or None where it has no such list; one request, no retries.
@@ -147,23 +172,41 @@ class OpenAIChat:
 
     async def _attempt(self, call: _Call) -> Completion:
         """One request and its reading; errors are raised outside the except blocks, so that no key hangs on to them."""
-        call.num_attempts += 1
         call.sent = self._request(call)
+        content = json.dumps(call.sent).encode()
         failure: Exception
-        try:
-            async with asyncio.timeout(min(self.config.timeout_s, call.deadline_s - time.monotonic())):
-                response = await self._client.post(
-                    CHAT_PATH, content=json.dumps(call.sent).encode(), cast_to=httpx2.Response, options=_JSON_OPTIONS
-                )
-            return self._read(response.content, call)
-        except openai.APIStatusError as error:
-            body = ErrorBody(error.response.text, secrets=self._secrets)
-            failure = self._failure(error.status_code, body, call, read_retry_after(error.response.headers))
-        except _TRANSPORT_ERRORS as error:
-            failure = self._failed(self._transport_reason(error, call), call)
-        except (UnusableReplyError, ValueError, RecursionError) as error:
-            failure = self._failed(str(error) if isinstance(error, UnusableReplyError) else "the reply is no valid JSON", call)
+        async with self.gate.request(len(content)) as request:
+            call.gate_s += request.waited_s
+            call.num_attempts += 1
+            try:
+                async with asyncio.timeout(min(self.config.timeout_s, call.left_s)):
+                    response = await self._client.post(CHAT_PATH, content=content, cast_to=httpx2.Response, options=_JSON_OPTIONS)
+                self._heed(response.headers)
+                completion = self._read(response.content, call)
+                request.succeeded(completion.usage)
+                return completion
+            except openai.APIStatusError as error:
+                self._heed(error.response.headers)
+                body = ErrorBody(error.response.text, secrets=self._secrets)
+                failure = self._failure(error.status_code, body, call, read_retry_after(error.response.headers))
+            except _TRANSPORT_ERRORS as error:
+                kind = "timeout" if _is_timeout(error) else "connection"
+                failure = self._failed(self._transport_reason(error, call), call, kind)
+            except (UnusableReplyError, ValueError, RecursionError) as error:
+                call.num_malformed += 1
+                reason = str(error) if isinstance(error, UnusableReplyError) else "the reply is no valid JSON"
+                failure = self._failed(reason, call, MALFORMED)
+            except (AttemptFailedError, ParameterRefusedError, LLMError) as error:  # an error inside an answer with status 200
+                failure = error
+            request.failed(*_end_of(failure))
         raise failure
+
+    def _heed(self, headers: Mapping[str, str]) -> None:
+        """Holds everyone where the endpoint says that nothing remains."""
+        exhausted_s = read_exhausted_s(headers)
+        if exhausted_s > 0:
+            self.counts["rate_limit_hold"] += 1
+            self.gate.hold(exhausted_s)
 
     def _request(self, call: _Call) -> dict[str, Any]:
         """The request's body, without what this endpoint refused before."""
@@ -212,9 +255,10 @@ class OpenAIChat:
         if status in (400, 413, 422) and body.is_context_too_long:
             return ContextTooLongError(f"the messages do not fit the model: {body.message}", value=self.config.model)
         if is_retryable_status(status) and body.code != "insufficient_quota":
-            return self._failed(
-                f"HTTP {status}: {body.message}" if body.message else f"HTTP {status}", call, status, retry_after_s
-            )
+            if retry_after_s is not None and self.gate.is_refused:
+                self.gate.hold(retry_after_s)
+            reason = f"HTTP {status}: {body.message}" if body.message else f"HTTP {status}"
+            return self._failed(reason, call, str(status), status, retry_after_s)
         if status in (400, 422):
             parameter = body.refused_parameter(call.sent)
             if parameter is not None:
@@ -232,13 +276,26 @@ class OpenAIChat:
             self._token_limit = TOKEN_LIMITS[1 - TOKEN_LIMITS.index(parameter)]
 
     def _failed(
-        self, reason: str, call: _Call, status: int | None = None, retry_after_s: float | None = None
+        self, reason: str, call: _Call, kind: str, status: int | None = None, retry_after_s: float | None = None
     ) -> AttemptFailedError:
-        call.num_failures += 1
+        """A failed attempt; one that meets an endpoint that is down for everyone is not held against the call."""
+        call.num_failures += not self.gate.is_down
         call.last_reason = reason
-        if call.num_failures > 1:
+        if call.num_attempts > 1:
             self.counts["retry"] += 1
-        return AttemptFailedError(reason, number=call.num_failures, status=status, retry_after_s=retry_after_s)
+        is_final = call.num_malformed >= self.config.malformed_cap
+        if call.caller is not None:
+            call.caller.num_failed_requests += 1
+            is_final = is_final or call.caller.exhausted is not None
+        return AttemptFailedError(
+            reason,
+            number=call.num_failures,
+            kind=kind,
+            status=status,
+            retry_after_s=retry_after_s,
+            left_s=call.left_s,
+            is_final=is_final,
+        )
 
     def _refused(self, status: int, body: ErrorBody) -> LLMRefusedError:
         """The final answer as an error, with what to do about it."""
@@ -260,12 +317,14 @@ class OpenAIChat:
             hint = "where the endpoint has no native tool calls, use --protocol text"
         return LLMRefusedError(where, hint=hint)
 
-    def _given_up(self, failure: AttemptFailedError, call: _Call, elapsed_s: float) -> LLMError:
+    def _given_up(self, failure: AttemptFailedError, call: _Call) -> LLMError:
         hint = _REACH_HINT if failure.status is None else None
         if failure.status == 429:
             hint = "lower --concurrency or wait"
+        used_up = None if call.caller is None else call.caller.exhausted
         return LLMUnavailableError(
-            f"no reply from {self.config.base_url} after {call.num_attempts} attempts in {elapsed_s:.1f} s: {failure.reason}",
+            f"no reply from {self.config.base_url} after {call.num_attempts} attempts in {call.spent_s:.1f} s: {failure.reason}"
+            + (f"; {used_up}" if used_up else ""),
             hint=hint,
         )
 
@@ -284,17 +343,32 @@ class OpenAIChat:
                 return "the connection was reset"
             if isinstance(cause, aiohttp.ClientPayloadError):
                 return "the reply broke off"
-        if any(isinstance(cause, (TimeoutError, httpx2.TimeoutException)) for cause in _chain(error)):
-            if call is None or time.monotonic() < call.deadline_s:
+        if _is_timeout(error):
+            if call is None or call.left_s > 0:
                 return f"no answer within {self.config.timeout_s:g} s"
             before = f"; before that: {call.last_reason}" if call.last_reason else ""
-            return f"the total time of {self.config.total_timeout_s:g} s is over{before}"
+            return f"the total time of {call.total_timeout_s:g} s is over{before}"
         last = list(_chain(error))[-1]
         return mask(f"{type(last).__name__}: {last}", self._secrets)
 
 
 _REACH_HINT = "try it with `toolrec llm check`"
 _JSON_OPTIONS: Any = {**_ONLY_BEARER, "headers": {"Content-Type": "application/json"}}
+
+
+def _end_of(failure: Exception) -> tuple[str, Health]:
+    """How a failed request is counted, and what it says of the endpoint."""
+    if isinstance(failure, AttemptFailedError):
+        if failure.status in REFUSING_STATUS or failure.kind == "timeout":
+            return failure.kind, "refused"
+        return failure.kind, "down" if (failure.status or 500) >= 500 and failure.kind != MALFORMED else "other"
+    if isinstance(failure, ParameterRefusedError):
+        return "parameter_refused", "other"
+    return ("context_too_long" if isinstance(failure, ContextTooLongError) else "refused"), "other"
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return any(isinstance(cause, (TimeoutError, httpx2.TimeoutException)) for cause in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

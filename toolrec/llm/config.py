@@ -28,10 +28,12 @@ class LLMConfig:
         seed: sampling seed, where the endpoint has one; None sends none.
         max_output_tokens: the longest reply in tokens; None leaves it to the endpoint.
         parallel_tool_calls: whether one reply may hold several tool calls; None leaves it to the endpoint.
-        concurrency: requests in flight at most; further calls wait their turn.
+        concurrency: connections at most, and requests in flight of a client that is no member of a run.
         timeout_s: the longest one request may take, in seconds.
         total_timeout_s: the longest one call may take with all its attempts and waits, in seconds.
         max_attempts: failed requests per call at most.
+        max_malformed: of them, answers with status 200 that hold no reply (they may cost tokens); None for as many.
+        user_max_failed_requests: failed requests of one user over all its calls.
         min_wait_s: the first wait's upper bound in seconds; it doubles with each failure.
         max_wait_s: no wait's upper bound goes beyond this, in seconds, unless the endpoint asks for more.
     """
@@ -47,6 +49,8 @@ class LLMConfig:
     timeout_s: float = 120.0
     total_timeout_s: float = 600.0
     max_attempts: int = 6
+    max_malformed: int | None = None
+    user_max_failed_requests: int = 60
     min_wait_s: float = 1.0
     max_wait_s: float = 60.0
 
@@ -59,15 +63,21 @@ class LLMConfig:
             raise ConfigError("no LLM model given", hint="name it with --llm-model")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise ConfigError("temperature is out of range", value=self.temperature, allowed="0 to 2")
-        for name in ("concurrency", "max_attempts"):
+        for name in ("concurrency", "max_attempts", "user_max_failed_requests"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
-        if self.max_output_tokens is not None and self.max_output_tokens < 1:
-            raise ConfigError("max_output_tokens must be at least 1", value=self.max_output_tokens)
+        for name in ("max_output_tokens", "max_malformed"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
         for name in ("timeout_s", "total_timeout_s"):
             _check_seconds(name, getattr(self, name), zero=False)
         for name in ("min_wait_s", "max_wait_s"):
             _check_seconds(name, getattr(self, name), zero=True)
+
+    @property
+    def malformed_cap(self) -> int:
+        """Answers without a reply that a call may take."""
+        return self.max_attempts if self.max_malformed is None else self.max_malformed
 
     @property
     def is_local(self) -> bool:

@@ -19,6 +19,12 @@ from toolrec.llm.config import LLMConfig
 RETRYABLE_STATUS = frozenset({408, 409, 429})
 """Beside every 5xx. Any other 4xx is an answer to this very request and would be the same again."""
 
+REFUSING_STATUS = frozenset({429, 503, 529})
+"""Statuses by which an endpoint says that it is asked too much."""
+
+MALFORMED = "malformed"
+"""The kind of failure where an answer with status 200 holds no reply."""
+
 
 def is_retryable_status(status: int) -> bool:
     """Whether the same request may succeed later."""
@@ -30,17 +36,33 @@ class AttemptFailedError(Exception):
 
     Args:
         reason: what happened, free of secrets.
-        number: the how-manieth failure of this call, from 1.
+        number: how many failures count against this call so far; those during an outage do not.
+        kind: what it is counted as: the status, `timeout`, `connection` or `malformed`.
         status: the HTTP status, where there was an answer.
         retry_after_s: how long the endpoint asks to wait, in seconds.
+        left_s: seconds that the call may still take.
+        is_final: whether another cap than that on attempts is reached.
     """
 
-    def __init__(self, reason: str, *, number: int, status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        number: int,
+        kind: str = "",
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        left_s: float = float("inf"),
+        is_final: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.number = number
+        self.kind = kind
         self.status = status
         self.retry_after_s = retry_after_s
+        self.left_s = left_s
+        self.is_final = is_final
 
 
 class ParameterRefusedError(Exception):
@@ -51,8 +73,11 @@ class ParameterRefusedError(Exception):
         self.parameter = parameter
 
 
-class stop_after_failures(stop_base):
-    """Ends after `num_failures` failed requests; refused parameters do not count."""
+class stop_at_caps(stop_base):
+    """Ends a call after `num_failures` failed requests, at another cap, or where the next wait would pass its total time.
+
+    Refused parameters do not count.
+    """
 
     def __init__(self, num_failures: int) -> None:
         self.num_failures = num_failures
@@ -60,7 +85,9 @@ class stop_after_failures(stop_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         """Whether the call is given up."""
         error = _error_of(retry_state)
-        return isinstance(error, AttemptFailedError) and error.number >= self.num_failures
+        if not isinstance(error, AttemptFailedError):
+            return False
+        return error.is_final or error.number >= self.num_failures or retry_state.upcoming_sleep >= error.left_s
 
 
 class wait_full_jitter(wait_base):
@@ -82,17 +109,17 @@ class wait_full_jitter(wait_base):
         error = _error_of(retry_state)
         if not isinstance(error, AttemptFailedError):
             return 0.0
-        bound_s = min(self.max_wait_s, self.min_wait_s * 2.0 ** min(error.number - 1, 30))
+        bound_s = min(self.max_wait_s, self.min_wait_s * 2.0 ** min(max(error.number - 1, 0), 30))
         if error.retry_after_s is None:
             return random.uniform(0.0, bound_s)
         return error.retry_after_s + random.uniform(0.0, min(bound_s, self.min_wait_s))
 
 
 def build_retrying(config: LLMConfig) -> tenacity.AsyncRetrying:
-    """The policy of one client; a wait that would pass the total time is not begun."""
+    """The policy of one client."""
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type((AttemptFailedError, ParameterRefusedError)),
-        stop=stop_after_failures(config.max_attempts) | tenacity.stop_before_delay(config.total_timeout_s),
+        stop=stop_at_caps(config.max_attempts),
         wait=wait_full_jitter(min_wait_s=config.min_wait_s, max_wait_s=config.max_wait_s),
         reraise=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ from ray.actor import ActorHandle
 
 from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLMConfig, OpenAIChat
+from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+from toolrec.llm.gate import Gate, keep_in_step
 from toolrec.parts import load_part
 from toolrec.records import Round, UserTask
+from toolrec.simulation.governor_actor import exchange_with
 from toolrec.simulation.memory_actor import SharedMemory
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.surrogate import Strategy, SurrogateConfig
@@ -57,11 +61,16 @@ class Simulation:
         spec: settings.
         pool: the item pool directory (from the object store).
         memory: the shared memory actor.
+        governor: shares the LLM endpoint among all simulations.
     """
 
-    def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle) -> None:
+    def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle, governor: ActorHandle) -> None:
+        self._spec = spec
         self._memory = memory
-        self._llm = OpenAIChat(spec.llm)
+        self._governor = governor
+        self._in_step: asyncio.Task[None] | None = None
+        self._gate = Gate(limit=None)
+        self._llm = OpenAIChat(spec.llm, self._gate)
         tools: dict[str, Tool] = {
             "retrieve": RetrievalTool(retriever=_retriever(spec), pool=pool, config=spec.surrogate),
             "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
@@ -70,16 +79,15 @@ class Simulation:
         self._strategy: Strategy = strategy(config=spec.surrogate, pool=pool, llm=self._llm, tools=tools)
 
     async def ready(self) -> bool:
-        """Answers once the actor is up."""
+        """Answers once the actor is up, and takes its part in the run's flow from then on."""
+        if self._in_step is None:
+            self._in_step = asyncio.create_task(keep_in_step(self._gate, exchange_with(self._governor, uuid.uuid4().hex)))
         return True
-
-    async def llm_counts(self) -> dict[str, int]:
-        """What happened on the way to the endpoint: retries, refused parameters, missing usage."""
-        return dict(self._llm.counts)
 
     async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
         """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
         rounds = list(previous_rounds)
+        CALLER.set(Caller(max_failed_requests=self._spec.llm.user_max_failed_requests))
         trace = await self._strategy.run(task, previous_rounds=previous_rounds, on_round=self._recorder(task, rounds))
         return trace_rows(trace)
 

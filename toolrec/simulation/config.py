@@ -53,6 +53,13 @@ class EvaluationConfig:
     llm_seed: int | None
     llm_max_output_tokens: int | None
     llm_max_attempts: int
+    llm_max_malformed: int | None
+    llm_max_failed_user: int
+    max_failed_requests: int | None
+    outage_timeout_s: float
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    llm_concurrency: int | None
     llm_timeout_s: float
     llm_check: bool
     strategy: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -18,9 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from toolrec.data import Pool
 from toolrec.errors import ConfigError, RunStoppedError, ToolRecError
 from toolrec.llm.embedded import EmbeddedOptions
+from toolrec.llm.flow import FlowSettings
 from toolrec.progress import Progress
-from toolrec.records import FINISHED, Round, Trace, UserTask, add_counts
+from toolrec.records import FINISHED, Round, Trace, UserTask
 from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
+from toolrec.simulation.flow_watch import FlowWatch
+from toolrec.simulation.governor_actor import GovernorActor
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
@@ -47,6 +51,9 @@ class SimulationConfig:
         max_attempts: attempts a user gets when actors die.
         block_users: finished users that are written together.
         block_interval_s: or this many seconds after the last block.
+        flow: what may be asked of the LLM endpoint, over all actors.
+        outage_timeout_s: seconds for which the endpoint may be down before the run stops, resumable.
+        max_failed_requests: failed requests to the endpoint before the run stops, resumable; None for no limit.
     """
 
     concurrency: int = 64
@@ -54,11 +61,18 @@ class SimulationConfig:
     max_attempts: int = 5
     block_users: int = 200
     block_interval_s: float = 2.0
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    outage_timeout_s: float = 600.0
+    max_failed_requests: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "max_attempts", "block_users"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
+        if not (math.isfinite(self.outage_timeout_s) and self.outage_timeout_s > 0):
+            raise ConfigError("outage_timeout_s must be a positive number of seconds", value=self.outage_timeout_s)
+        if self.max_failed_requests is not None and self.max_failed_requests < 0:
+            raise ConfigError("max_failed_requests must be at least 0", value=self.max_failed_requests)
         if self.num_actors is not None and self.num_actors < 1:
             raise ConfigError("num_actors must be at least 1", value=self.num_actors)
 
@@ -75,11 +89,12 @@ class Crew:
 
     def __init__(self, spec: SimulationSpec, pool: Pool, config: SimulationConfig, *, embedded: EmbeddedOptions | None) -> None:
         self.memory = MemoryActor.remote()
+        self.governor = GovernorActor.remote(config.flow, config.concurrency)
         self._endpoints: list[ActorHandle] = []
         self._pool_ref = ray.put(pool)
         places = _places(config)
-        per_actor = max(config.concurrency // len(places), 1) + 1
-        spec = replace(spec, llm=replace(spec.llm, concurrency=2 * per_actor))
+        # Any actor may come to hold all users, when others are lost: no connection limit stands below the gate's.
+        spec = replace(spec, llm=replace(spec.llm, concurrency=config.concurrency))
         self._specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
         self._node_of = {self._simulation_on(node): node for node in places}
         self._in_flight = dict.fromkeys(self._node_of, 0)
@@ -88,7 +103,9 @@ class Crew:
 
     def _simulation_on(self, node: str) -> ActorHandle:
         # Ray's own restarts would fetch the pool anew from a reference that it does not keep: lost actors are replaced here.
-        return SimulationActor.options(scheduling_strategy=_on(node)).remote(self._specs[node], self._pool_ref, self.memory)
+        return SimulationActor.options(scheduling_strategy=_on(node)).remote(
+            self._specs[node], self._pool_ref, self.memory, self.governor
+        )
 
     def _spec_on(self, node: str, spec: SimulationSpec, embedded: EmbeddedOptions | None) -> SimulationSpec:
         if embedded is None:
@@ -98,10 +115,6 @@ class Crew:
         self._endpoints.append(endpoint)
         [base_url] = _await_start([endpoint.base_url.remote()], "the embedded endpoint")
         return replace(spec, llm=replace(spec.llm, base_url=base_url))
-
-    async def llm_counts(self) -> dict[str, int]:
-        """What happened on the way to the endpoint, over all simulation actors: retries, refused parameters, …"""
-        return add_counts(await asyncio.gather(*(actor.llm_counts.remote() for actor in self._in_flight)))
 
     async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
         """Runs a user on the least busy actor.
@@ -157,15 +170,18 @@ class Crew:
 
     def stop(self) -> None:
         """Ends all actors."""
-        for actor in (*self._in_flight, *self._endpoints, self.memory):
+        for actor in (*self._in_flight, *self._endpoints, self.memory, self.governor):
             ray.kill(actor)
 
 
 class Driver:
     """Runs users to their end, whatever happens to one of them, and commits their rows in blocks."""
 
-    def __init__(self, crew: Crew, folder: RunFolder, config: SimulationConfig, progress: Progress) -> None:
+    def __init__(
+        self, crew: Crew, folder: RunFolder, config: SimulationConfig, progress: Progress, flow: FlowWatch | None = None
+    ) -> None:
         self._crew, self._folder, self._config, self._progress = crew, folder, config, progress
+        self._flow = flow
         self._rows: list[tuple[Row, list[Row]]] = []
         self._held: list[tuple[Row, list[Row]]] = []
         self._got_through = False
@@ -178,12 +194,14 @@ class Driver:
         Raises:
             StorageError: the run folder cannot be written; the run is resumable.
             RunStoppedError: the LLM endpoint fails for one user after the other; they are not committed, so that a
-                resumed run simulates them.
+                resumed run simulates them; or it is down, or fails too often.
         """
         over = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write_regularly(over))
+                if self._flow is not None:
+                    group.create_task(self._flow.run(over))
                 try:
                     await self._stream(tasks)
                 finally:

@@ -24,6 +24,7 @@ from toolrec.llm import LLMConfig
 from toolrec.llm.check import try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.llm.flow import FlowSettings
 from toolrec.llm.prices import Price, PriceTable
 from toolrec.parts import load_part
 from toolrec.progress import stage, track
@@ -32,6 +33,7 @@ from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.flow_watch import FlowWatch, llm_counts
 from toolrec.simulation.manifest import protocol_facts, run_manifest, stored_price
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
 from toolrec.simulation.spend import ledger_of, void_spend
@@ -63,7 +65,7 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         surrogate=surrogate,
         llm=llm,
         tools=request,
-        size=SimulationConfig(concurrency=config.concurrency, num_actors=config.actors),
+        size=simulation_config(config),
         user_indexes=tuple(dataset.sample_users(config.num_users, config.seed).tolist()),
     )
     prices = None if config.prices is None else PriceTable.read(config.prices)
@@ -122,7 +124,24 @@ def llm_config(config: EvaluationConfig) -> LLMConfig:
         max_output_tokens=config.llm_max_output_tokens,
         max_attempts=config.llm_max_attempts,
         timeout_s=config.llm_timeout_s,
+        max_malformed=config.llm_max_malformed,
+        user_max_failed_requests=config.llm_max_failed_user,
         concurrency=config.concurrency,
+    )
+
+
+def simulation_config(config: EvaluationConfig) -> SimulationConfig:
+    """How users are spread over actors, and what these may ask of the endpoint together."""
+    return SimulationConfig(
+        concurrency=config.concurrency,
+        num_actors=config.actors,
+        flow=FlowSettings(
+            requests_per_minute=config.requests_per_minute,
+            tokens_per_minute=config.tokens_per_minute,
+            llm_concurrency=config.llm_concurrency,
+        ),
+        outage_timeout_s=config.outage_timeout_s,
+        max_failed_requests=config.max_failed_requests,
     )
 
 
@@ -214,14 +233,20 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         crew = Crew(spec, dataset.pool, parts.size, embedded=embedded)
         stack.callback(crew.stop)
         progress = stack.enter_context(track("simulating", total=len(parts.user_indexes), unit="users", done=len(done)))
-        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, progress), tasks, crew, folder)))
+        flow = FlowWatch(
+            crew.governor,
+            parts.size.flow,
+            outage_timeout_s=parts.size.outage_timeout_s,
+            max_failed_requests=parts.size.max_failed_requests,
+        )
+        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, progress, flow), tasks, flow, folder)))
 
 
-async def _drive(driver: Driver, tasks: Iterator[UserTask], crew: Crew, folder: RunFolder) -> None:
+async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder) -> None:
     try:
         await driver.run(tasks)
     finally:
-        folder.note_llm_counts(await crew.llm_counts())
+        folder.note_llm_counts(llm_counts(await flow.last()))
 
 
 def _unwrapped(run: Callable[[], None]) -> None:

@@ -1,0 +1,129 @@
+"""The driver's eye on the flow: polls the governor, tells whoever reads the flow, and stops a run whose endpoint stays away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from toolrec.errors import RunStoppedError
+from toolrec.llm.flow import EXCHANGE_INTERVAL_S, FlowSettings, FlowSnapshot
+
+log = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 0.5
+
+Listener = Callable[[FlowSnapshot], None]
+"""Told of every snapshot; what it raises ends the run."""
+
+
+class FlowWatch:
+    """Holds the latest `FlowSnapshot`.
+
+    Args:
+        governor: the governor actor.
+        settings: the limits that the run begins with.
+        outage_timeout_s: seconds for which the endpoint may be down before the run stops.
+        max_failed_requests: failed requests over all users before the run stops; None for no limit.
+    """
+
+    def __init__(
+        self,
+        governor: ActorHandle,
+        settings: FlowSettings,
+        *,
+        outage_timeout_s: float,
+        max_failed_requests: int | None = None,
+    ) -> None:
+        self.latest = FlowSnapshot(settings=settings)
+        self.listeners: list[Listener] = []
+        self._governor = governor
+        self._settings = settings
+        self._outage_timeout_s = outage_timeout_s
+        self._max_failed_requests = max_failed_requests
+
+    async def run(self, over: asyncio.Event) -> None:
+        """Polls until `over`, and once more then.
+
+        Raises:
+            RunStoppedError: the endpoint was down for too long, or too many requests failed.
+        """
+        while not over.is_set():
+            await self.poll()
+            try:
+                async with asyncio.timeout(POLL_INTERVAL_S):
+                    await over.wait()
+            except TimeoutError:
+                pass
+        await self.poll()
+
+    async def poll(self) -> FlowSnapshot:
+        """One look at the flow; while the governor is away the last one stands.
+
+        Raises:
+            RunStoppedError: the endpoint was down for too long, or too many requests failed.
+        """
+        try:
+            await self._look()
+        except RayActorError as error:
+            log.warning("the governor is away (%s); limits stay as they are", type(error).__name__)
+            return self.latest
+        for listener in self.listeners:
+            listener(self.latest)
+        self._check(self.latest)
+        return self.latest
+
+    async def _look(self) -> None:
+        snapshot: FlowSnapshot = await self._governor.snapshot.remote()
+        if self.latest.governor not in ("", snapshot.governor):
+            log.warning("the governor was restarted; it goes on with what is known")
+            await self._governor.restore.remote(self._settings, self.latest.members)
+            snapshot = await self._governor.snapshot.remote()
+        self.latest = snapshot
+
+    async def last(self) -> FlowSnapshot:
+        """The flow at the end: one more look once every member had the time to report, and no check."""
+        await asyncio.sleep(2 * EXCHANGE_INTERVAL_S)
+        with contextlib.suppress(RayActorError):
+            await self._look()
+        return self.latest
+
+    async def retune(self, settings: FlowSettings) -> None:
+        """Goes on with other limits."""
+        self._settings = settings
+        await self._governor.retune.remote(settings)
+
+    def _check(self, snapshot: FlowSnapshot) -> None:
+        if snapshot.outage_s > self._outage_timeout_s:
+            raise RunStoppedError(
+                f"the LLM endpoint has been down for {snapshot.outage_s:.0f} s: {_listed(snapshot)}",
+                hint="mend it and run the same command with --resume",
+            )
+        if self._max_failed_requests is not None and snapshot.num_failures > self._max_failed_requests:
+            raise RunStoppedError(
+                f"{snapshot.num_failures} requests to the LLM endpoint failed: {_listed(snapshot)}",
+                allowed=self._max_failed_requests,
+                hint="--resume goes on",
+            )
+
+
+def llm_counts(snapshot: FlowSnapshot) -> dict[str, int]:
+    """What happened on the way to the endpoint, by kind.
+
+    `http_requests` are all requests that ended: as many as `completions` and all `failed:KIND` and
+    `sent_again_without_parameter` together.
+    """
+    counts = {"http_requests": snapshot.num_requests, "completions": snapshot.num_calls, **snapshot.counts}
+    for kind, count in snapshot.failures.items():
+        counts["sent_again_without_parameter" if kind == "parameter_refused" else f"failed:{kind}"] = count
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def _listed(snapshot: FlowSnapshot) -> str:
+    """Failures by kind, most first."""
+    kinds = sorted(snapshot.failures.items(), key=lambda entry: -entry[1])
+    return ", ".join(f"{kind} {count}" for kind, count in kinds) or "no failure is known"
