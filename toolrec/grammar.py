@@ -40,7 +40,10 @@ FINISH_NOW = "Finish now"
 FORBIDDEN_IN_ID = "<>|[]"
 """Characters that an item id or attribute name may not have, beside white space at the ends and control characters."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\s]+")
+# Bidirectional controls and tag characters show a person another text than they show an LLM.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f\\s]+"
+)
 _ITEM_LINE = re.compile(r"^\s*(?:(\d{1,6})\.\s+)?<([^<>|\n]{1,512})>\s*(.*)$")
 _ITEM_ID = re.compile(r"<([^<>|\n]{1,512})>")
 
@@ -60,6 +63,11 @@ def clean(text: str, *, limit: int = 300) -> str:
     flat = _CONTROL.sub(" ", text).strip()
     flat = flat.replace("|", "/").replace("<", "‹").replace(">", "›")
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def has_line(label: str, text: str) -> bool:
+    """Whether a line of `text` begins with `label`; inside a line it may be part of a title."""
+    return text.startswith(label) or f"\n{label}" in text
 
 
 def encodable(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolrec.records import Completion, LLMToolCall, Usage
 
+_MAX_REASON_CHARACTERS = 100
 _THINK = re.compile(r"<(think|thinking|reasoning)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINK_END = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 
@@ -33,7 +34,7 @@ def read_completion(data: Any, *, num_attempts: int) -> Completion:
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise UnusableReplyError("the reply has no message")
-    finish_reason = str(choices[0].get("finish_reason") or "stop")
+    finish_reason = str(choices[0].get("finish_reason") or "stop")[:_MAX_REASON_CHARACTERS]
     text, reasoning = _split_reasoning(_joined(message.get("content")), message)
     tool_calls = _tool_calls(message.get("tool_calls"))
     refusal = message.get("refusal")

@@ -23,6 +23,9 @@ from toolrec.surrogate.parsing import (
     valid_arguments,
 )
 
+MAX_CALLS = 32
+"""Calls of one reply that are kept: each would be a round of its own, and no user has as many."""
+MAX_NAME_CHARACTERS = 200
 EMPTY_REPLY = "(empty reply)"
 """Stands for a reply without content: endpoints refuse an empty assistant message."""
 
@@ -126,18 +129,20 @@ class ToolsProtocol:
         return self._last if is_last else self._all
 
     def echo(self, completion: Completion) -> Message:
-        """The reply as received; arguments that are no JSON object are wrapped, ids that are missing filled in."""
+        """The reply as received, within bounds; broken arguments are wrapped, ids that are missing or too long replaced."""
         text = encodable(completion.text[:MAX_REPLY_CHARACTERS])
         if not completion.tool_calls:
             return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY}
-        calls = [
-            {
-                "id": encodable(call.id) or f"call_{number}",
-                "type": "function",
-                "function": {"name": encodable(call.name), "arguments": valid_arguments(call.arguments)},
-            }
-            for number, call in enumerate(completion.tool_calls, start=1)
-        ]
+        calls: list[dict[str, Any]] = []
+        num_characters = 0
+        for number, call in enumerate(completion.tool_calls[:MAX_CALLS], start=1):
+            arguments = valid_arguments(call.arguments)
+            num_characters += len(arguments)
+            if calls and num_characters > MAX_REPLY_CHARACTERS:
+                break
+            known_id = encodable(call.id) if 0 < len(call.id) <= MAX_NAME_CHARACTERS else f"call_{number}"
+            function = {"name": encodable(call.name[:MAX_NAME_CHARACTERS]), "arguments": arguments}
+            calls.append({"id": known_id, "type": "function", "function": function})
         return {"role": "assistant", "content": text, "tool_calls": calls}
 
     def thought(self, completion: Completion) -> str:

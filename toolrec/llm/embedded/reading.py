@@ -76,14 +76,18 @@ def read_prompt(request: Mapping[str, Any]) -> Situation | RankRequest:
     messages = request["messages"]
     texts = [_text_of(message.get("content")) for message in messages]
     start = next(
-        (n for n in reversed(range(len(texts))) if messages[n].get("role") == "user" and grammar.HISTORY_HEADING in texts[n]),
+        (
+            n
+            for n in reversed(range(len(texts)))
+            if messages[n].get("role") == "user" and grammar.has_line(grammar.HISTORY_HEADING, texts[n])
+        ),
         None,
     )
     if start is None:
         raise ForeignPromptError(f"no user message has the heading {grammar.HISTORY_HEADING!r}")
-    task = texts[start][texts[start].rfind(grammar.HISTORY_HEADING) :]
+    task = texts[start][max(texts[start].rfind("\n" + grammar.HISTORY_HEADING), 0) :].lstrip("\n")
     history = _items_below(grammar.HISTORY_HEADING, task)
-    if grammar.CANDIDATES_HEADING in task:
+    if grammar.has_line(grammar.CANDIDATES_HEADING, task):
         return _read_rank(task, history, messages[start + 1 :], texts[start + 1 :])
     return _read_situation(request, start, texts, history)
 
@@ -134,7 +138,7 @@ def _read_situation(request: Mapping[str, Any], start: int, texts: Sequence[str]
         refused=_refused(messages, after, (_ids_of_finish(m, t) for m, t in zip(messages, after, strict=True))),
         number=1 + sum(m.get("role") != "assistant" and _is_observation(t) for m, t in zip(messages, after, strict=True)),
         rounds_left=rounds_left,
-        must_finish=rounds_left == 0 or any(grammar.FINISH_NOW in text for text in latest),
+        must_finish=rounds_left == 0 or any(grammar.has_line(grammar.FINISH_NOW, text) for text in latest),
         tools=native if native is not None else _tools_in_text(texts[: start + 1]),
         is_native=native is not None,
     )
@@ -146,8 +150,10 @@ def read_observation(text: str) -> ToolList | None:
 
 
 def _is_observation(text: str) -> bool:
-    return grammar.NOT_ACCEPTED_LABEL not in text and (
-        grammar.ROUNDS_LEFT_LABEL in text or grammar.ERROR_LABEL in text or read_observation(text) is not None
+    return not grammar.has_line(grammar.NOT_ACCEPTED_LABEL, text) and (
+        grammar.has_line(grammar.ROUNDS_LEFT_LABEL, text)
+        or grammar.has_line(grammar.ERROR_LABEL, text)
+        or read_observation(text) is not None
     )
 
 
@@ -178,7 +184,8 @@ def _item_lines(text: str) -> tuple[ItemLine, ...]:
 
 
 def _items_below(heading: str, text: str) -> tuple[ItemLine, ...]:
-    return _item_lines(text.partition(heading)[2])
+    """The item lines below the first line that begins with `heading`."""
+    return _item_lines(("\n" + text).partition("\n" + heading)[2])
 
 
 def _text_of(content: Any) -> str:
@@ -260,8 +267,8 @@ def _refused(messages: Sequence[Mapping[str, Any]], texts: Sequence[str], own: A
     for message, text, ids in zip(messages, texts, own, strict=True):
         if message.get("role") == "assistant":
             said.update(ids)
-        elif grammar.NOT_ACCEPTED_LABEL in text:
-            named = text[text.find(grammar.NOT_ACCEPTED_LABEL) :]
+        elif grammar.has_line(grammar.NOT_ACCEPTED_LABEL, text):
+            named = ("\n" + text).partition("\n" + grammar.NOT_ACCEPTED_LABEL)[2]
             refused.update(said.intersection(grammar.item_ids_in(named)))
     return frozenset(refused)
 
