@@ -138,23 +138,28 @@ def test_a_cleaned_title_is_one_short_line_without_marks(title):
 
 
 NATIVE = ToolsProtocol(tool_names=("retrieve", "rank"), attributes=("genre",), max_k=50, list_length=10)
-DEEP = "[" * 5_000 + "]" * 5_000
+
+
+def a_call(call_id: str = "a", name: str = "retrieve", arguments: str = "{}") -> dict[str, Any]:
+    return {"id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
 HUGE_REPLIES = {
     "text of a megabyte": {"content": "x" * 1_000_000},
     "a megabyte without an end": {"content": "Action 1: Finish[" + "<m1>, " * 160_000},
-    "many calls": {"content": "", "tool_calls": [{"id": str(n), "function": {"name": "retrieve", "arguments": "{}"}} for n in range(100_000)]},
-    "long arguments": {"tool_calls": [{"id": "a", "function": {"name": "finish", "arguments": json.dumps({"items": ["m1"] * 200_000})}}]},
+    "many calls": {"content": "", "tool_calls": [a_call(str(number)) for number in range(100_000)]},
+    "long arguments": {"tool_calls": [a_call(name="finish", arguments=json.dumps({"items": ["m1"] * 200_000}))]},
     "many long arguments": {
-        "tool_calls": [{"id": str(n), "function": {"name": "finish", "arguments": '{"items": "' + "x" * 90_000 + '"}'}} for n in range(40)]
+        "tool_calls": [a_call(str(number), "finish", json.dumps({"items": "x" * 90_000})) for number in range(40)]
     },
-    "deep arguments": {"tool_calls": [{"id": "a", "function": {"name": "retrieve", "arguments": DEEP}}]},
-    "a long id": {"tool_calls": [{"id": "i" * 1_000_000, "function": {"name": "retrieve", "arguments": "{}"}}]},
-    "a long name": {"tool_calls": [{"id": "a", "function": {"name": "n" * 1_000_000, "arguments": "{}"}}]},
-    "lone surrogates": {"content": "\ud800" * 10, "tool_calls": [{"id": "\udfff", "function": {"name": "\ud800", "arguments": '"\ud800'}}]},
-    "a nul": {"content": "\x00" * 1000, "tool_calls": [{"id": "\x00", "function": {"name": "\x00", "arguments": "\x00"}}]},
+    "deep arguments": {"tool_calls": [a_call(arguments="[" * 5_000 + "]" * 5_000)]},
+    "a long id": {"tool_calls": [a_call("i" * 1_000_000)]},
+    "a long name": {"tool_calls": [a_call(name="n" * 1_000_000)]},
+    "lone surrogates": {"content": "\ud800" * 10, "tool_calls": [a_call("\udfff", "\ud800", '"\ud800')]},
+    "a nul": {"content": "\x00" * 1000, "tool_calls": [a_call("\x00", "\x00", "\x00")]},
     "long reasoning": {"content": "", "reasoning_content": "r" * 1_000_000},
     "a long refusal": {"content": None, "refusal": "r" * 1_000_000},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HUGE_REPLIES)
