@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +59,16 @@ class RetrievalReplica:
         result: ToolList = await self._score_together(history, k, mask_seen)
         return result
 
+    async def retrieve_many(self, histories: Sequence[list[int]], ks: Sequence[int], mask_seen: bool = True) -> list[ToolList]:
+        """The lists of several histories, which a simulation asks for in one message."""
+        return await asyncio.to_thread(self._score, histories, ks, [mask_seen] * len(ks))
+
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.0)
     async def _score_together(self, histories: list[list[int]], ks: list[int], masks: list[bool]) -> list[ToolList]:
         # A thread, so that the requests of the next batch are taken in while torch works (it lets go of the GIL).
         return await asyncio.to_thread(self._score, histories, ks, masks)
 
-    def _score(self, histories: list[list[int]], ks: list[int], masks: list[bool]) -> list[ToolList]:
+    def _score(self, histories: Sequence[list[int]], ks: Sequence[int], masks: Sequence[bool]) -> list[ToolList]:
         lists: list[ToolList] = [([], [])] * len(histories)
         for mask_seen in set(masks):
             rows = [row for row, mask in enumerate(masks) if mask == mask_seen]

@@ -1,58 +1,175 @@
-"""The shared memory without Ray: attempts, gaps, late writes, a restart in the middle."""
+"""The shared memory without Ray: attempts, gaps, late writes, a restart in the middle, its file."""
 
 from __future__ import annotations
 
-from toolrec.records import Round, Usage
-from toolrec.simulation.memory_actor import SharedMemory
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolrec.records import Observation, RankedItem, Round, ToolCall, Usage
+from toolrec.simulation import memory_actor
+from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
+from toolrec.simulation.round_codec import decode_round, encode_round
+
+RETRIEVE = ToolCall(name="retrieve", attribute="genre", k=5)
 
 
-def a_round(number: int) -> Round:
+def a_round(number: int, *, call: ToolCall | None = RETRIEVE) -> Round:
     usage = {"decide": Usage(num_calls=1, num_attempts=1, prompt_tokens=10 * number, completion_tokens=1)}
-    return Round(number=number, thought="", call=None, observation=None, messages=(), usage=usage, counts={}, duration_s=0.0)
+    return Round(number=number, thought="", call=call, observation=None, messages=(), usage=usage, counts={}, duration_s=0.0)
+
+
+def sent(user_index: int, attempt: int, *numbers: int) -> list[HeldRound]:
+    return [held_round(user_index, attempt, a_round(number)) for number in numbers]
+
+
+async def numbers_of(memory: SharedMemory, user_index: int, attempt: int) -> list[int]:
+    return [decode_round(line).number for line in await memory.begin(user_index, attempt)]
 
 
 async def test_a_new_attempt_gets_the_rounds_of_the_earlier_one():
     memory = SharedMemory()
-    assert await memory.record(7, 1, [a_round(1)]) == 1
-    assert await memory.record(7, 1, [a_round(2)]) == 2
-    assert [r.number for r in await memory.begin(7, 2)] == [1, 2]
+    assert await memory.record(sent(7, 1, 1)) == [1]
+    assert await memory.record(sent(7, 1, 2)) == [2]
+    assert await numbers_of(memory, 7, 2) == [1, 2]
+
+
+async def test_one_message_carries_rounds_of_many_users():
+    memory = SharedMemory()
+    assert await memory.record([*sent(7, 1, 1, 2), *sent(8, 1, 1), *sent(9, 1, 3)]) == [1, 2, 1, 0]
 
 
 async def test_late_writes_of_an_older_attempt_are_refused():
     memory = SharedMemory()
-    await memory.record(7, 1, [a_round(1)])
+    await memory.record(sent(7, 1, 1))
     await memory.begin(7, 2)
-    assert await memory.record(7, 1, [a_round(2)]) == SharedMemory.REFUSED
-    assert [r.number for r in await memory.begin(7, 2)] == [1]
+    assert await memory.record(sent(7, 1, 2)) == [SharedMemory.REFUSED]
+    assert await numbers_of(memory, 7, 2) == [1]
 
 
 async def test_a_round_sent_twice_is_held_and_charged_once():
     memory = SharedMemory()
-    await memory.record(7, 1, [a_round(1)])
-    assert await memory.record(7, 1, [a_round(1)]) == 1
+    await memory.record(sent(7, 1, 1))
+    assert await memory.record(sent(7, 1, 1)) == [1]
     assert len(await memory.drain_spend()) == 1
 
 
-async def test_a_restarted_memory_says_what_is_missing_and_takes_it():
+async def test_a_round_that_came_to_nothing_is_charged_but_nobody_goes_on_after_it():
+    memory = SharedMemory()
+    failed = held_round(7, 1, a_round(2, call=None))
+    assert await memory.record([*sent(7, 1, 1), failed]) == [1, 2]
+    assert len(await memory.drain_spend()) == 2
+    assert await numbers_of(memory, 7, 2) == [1]
+
+
+async def test_a_memory_that_began_anew_says_what_is_missing_and_takes_it():
     fresh = SharedMemory()
-    rounds = [a_round(1), a_round(2), a_round(3)]
-    held = await fresh.record(7, 1, [rounds[2]])
+    rounds = sent(7, 1, 1, 2, 3)
+    [held] = await fresh.record([rounds[2]])
     assert held == 0
-    assert await fresh.record(7, 1, rounds[held:]) == 3
+    assert (await fresh.record(rounds[held:]))[-1] == 3
 
 
 async def test_users_do_not_see_each_other_and_forgotten_ones_are_gone():
     memory = SharedMemory()
-    await memory.record(1, 1, [a_round(1)])
-    await memory.record(2, 1, [a_round(1), a_round(2)])
+    await memory.record([*sent(1, 1, 1), *sent(2, 1, 1, 2)])
     await memory.forget([1])
     assert await memory.begin(1, 1) == []
-    assert len(await memory.begin(2, 1)) == 2
+    assert await numbers_of(memory, 2, 1) == [1, 2]
     assert await memory.num_users() == 1
 
 
-async def test_spend_is_drained_once():
+async def test_spend_is_drained_once_and_says_for_which_tool_it_was():
     memory = SharedMemory()
-    await memory.record(7, 1, [a_round(1), a_round(2)])
-    assert [(e["round"], e["prompt_tokens"]) for e in await memory.drain_spend()] == [(1, 10), (2, 20)]
+    await memory.record(sent(7, 1, 1, 2))
+    spend = [(e["round"], e["tool"], e["prompt_tokens"]) for e in await memory.drain_spend()]
+    assert spend == [(1, "Retrieve[genre]", 10), (2, "Retrieve[genre]", 20)]
     assert await memory.drain_spend() == []
+
+
+async def test_a_restart_reads_what_was_written_and_still_refuses_older_attempts(tmp_path: Path):
+    path = str(tmp_path / "rounds.jsonl")
+    first = SharedMemory(path)
+    await first.record([*sent(1, 1, 1), *sent(2, 1, 1, 2), *sent(3, 1, 1)])
+    await first.begin(2, 2)
+    await first.record(sent(2, 2, 3))
+    await first.forget([3])
+    for _ in range(2):  # a restart writes the file anew: the next one reads the same
+        again = SharedMemory(path)
+        assert await again.num_users() == 2
+        spend = {(e["user_index"], e["attempt"], e["round"]) for e in await again.drain_spend()}
+        assert spend >= {(1, 1, 1), (2, 1, 1), (2, 1, 2), (2, 2, 3)}
+        assert await again.record(sent(2, 1, 4)) == [SharedMemory.REFUSED]
+    assert await numbers_of(again, 1, 2) == [1]
+    assert await numbers_of(again, 2, 3) == [1, 2, 3]
+    assert await again.begin(3, 1) == []
+
+
+async def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path):
+    path = tmp_path / "rounds.jsonl"
+    await SharedMemory(str(path)).record(sent(1, 1, 1, 2))
+    path.write_bytes(path.read_bytes()[:-20])
+    again = SharedMemory(str(path))
+    assert await numbers_of(again, 1, 1) == [1]
+    assert await again.record(sent(1, 1, 2)) == [2]
+    assert await numbers_of(SharedMemory(str(path)), 1, 2) == [1, 2]
+
+
+async def test_the_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory_actor, "REWRITE_BYTES", 2_000)
+    path = tmp_path / "rounds.jsonl"
+    memory = SharedMemory(str(path))
+    await memory.record(sent(999, 1, 1))
+    for user_index in range(1, 200):
+        await memory.record(sent(user_index, 1, 1, 2))
+        await memory.forget([user_index])
+    assert path.stat().st_size < 4_000
+    assert await numbers_of(SharedMemory(str(path)), 999, 2) == [1]
+
+
+texts = st.text(max_size=20)
+usages = st.dictionaries(texts, st.builds(Usage, num_calls=st.integers(0, 9), prompt_tokens=st.integers(0, 10**9)), max_size=2)
+counts = st.dictionaries(texts, st.integers(0, 99), max_size=2)
+calls = st.builds(
+    ToolCall,
+    name=st.sampled_from(["retrieve", "rank", "finish"]),
+    attribute=st.none() | texts,
+    k=st.none() | st.integers(1, 50),
+    items=st.lists(texts, max_size=3).map(tuple),
+    call_id=texts,
+)
+ranked = st.builds(RankedItem, item_index=st.integers(1, 10**6), score=st.floats(allow_nan=False, allow_infinity=False))
+observations = st.builds(
+    Observation,
+    text=texts,
+    items=st.lists(ranked, max_size=3).map(tuple),
+    mark=texts,
+    error=st.none() | texts,
+    is_repeat=st.booleans(),
+    usage=usages,
+    counts=counts,
+)
+rounds = st.builds(
+    Round,
+    number=st.integers(1, 99),
+    thought=texts,
+    call=st.none() | calls,
+    observation=st.none() | observations,
+    messages=st.lists(st.fixed_dictionaries({"role": texts, "content": texts}), max_size=3).map(tuple),
+    usage=usages,
+    counts=counts,
+    duration_s=st.floats(0, 1e6),
+)
+
+
+@given(rounds)
+def test_a_round_comes_back_as_it_was_in_one_line(done: Round):
+    line = encode_round(done)
+    assert b"\n" not in line
+    assert decode_round(line) == done
+
+
+def test_what_no_encoding_can_hold_comes_back_too():
+    assert decode_round(encode_round(a_round(1, call=ToolCall(name="finish", items=("\ud800",))))).call.items == ("\ud800",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from toolrec.coalesce import Coalescer
 from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.caller import CALLER, Caller
@@ -20,12 +21,16 @@ from toolrec.llm.gate import Gate, keep_in_step
 from toolrec.parts import load_part
 from toolrec.records import Round, UserTask
 from toolrec.simulation.governor_actor import exchange_with
-from toolrec.simulation.memory_actor import SharedMemory
+from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
+from toolrec.simulation.round_codec import decode_round
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.surrogate import Strategy, SurrogateConfig
 from toolrec.tools.base import Retriever, Tool
 from toolrec.tools.remote import ServedTools, ServeRetriever
 from toolrec.tools.retrieval import RetrievalTool
+
+MESSAGE_ROUNDS = 64
+"""Rounds that go to the shared memory in one message at most."""
 
 DEFAULT_STRATEGY = "toolrec.surrogate:Surrogate"
 DEFAULT_RANK_TOOL = "toolrec.tools.rank:RankTool"
@@ -66,7 +71,7 @@ class Simulation:
 
     def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle, governor: ActorHandle) -> None:
         self._spec = spec
-        self._memory = memory
+        self._record = Coalescer(_recorder(memory), max_batch=MESSAGE_ROUNDS)
         self._governor = governor
         self._in_step: asyncio.Task[None] | None = None
         self._gate = Gate(limit=None)
@@ -84,23 +89,35 @@ class Simulation:
             self._in_step = asyncio.create_task(keep_in_step(self._gate, exchange_with(self._governor, uuid.uuid4().hex)))
         return True
 
-    async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
+    async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
         """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
-        rounds = list(previous_rounds)
+        rounds = [decode_round(line) for line in previous_rounds]
         CALLER.set(Caller(max_failed_requests=self._spec.llm.user_max_failed_requests))
-        trace = await self._strategy.run(task, previous_rounds=previous_rounds, on_round=self._recorder(task, rounds))
+        trace = await self._strategy.run(task, previous_rounds=list(rounds), on_round=self._keeper(task, rounds))
         return trace_rows(trace)
 
-    def _recorder(self, task: UserTask, rounds: list[Round]) -> Callable[[Round], Awaitable[None]]:
-        async def record(done: Round) -> None:
-            rounds.append(done)
-            held = await self._memory.record.remote(task.user_index, task.attempt, [done])
-            if held == SharedMemory.REFUSED:
-                raise asyncio.CancelledError("a later attempt of this user has begun")
-            if held < len(rounds):
-                await self._memory.record.remote(task.user_index, task.attempt, rounds[held:])
+    def _keeper(self, task: UserTask, rounds: list[Round]) -> Callable[[Round], Awaitable[None]]:
+        """Gives each round to the shared memory before the next one begins."""
 
-        return record
+        async def keep(done: Round) -> None:
+            rounds.append(done)
+            missing = [done]
+            while missing:
+                sent = [self._record(held_round(task.user_index, task.attempt, one)) for one in missing]
+                held = (await asyncio.gather(*sent))[-1] if len(sent) > 1 else await sent[0]
+                if held == SharedMemory.REFUSED:
+                    raise asyncio.CancelledError("a later attempt of this user has begun")
+                missing = rounds[held:]  # a memory that began anew lacks the earlier ones
+
+        return keep
+
+
+def _recorder(memory: ActorHandle) -> Callable[[Sequence[HeldRound]], Awaitable[list[int]]]:
+    async def record(rounds: Sequence[HeldRound]) -> list[int]:
+        held: list[int] = await memory.record.remote(rounds)
+        return held
+
+    return record
 
 
 def _retriever(spec: SimulationSpec) -> Retriever:

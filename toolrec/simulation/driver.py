@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,7 +22,7 @@ from toolrec.errors import ConfigError, RunStoppedError, ToolRecError
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings
 from toolrec.progress import Progress
-from toolrec.records import FINISHED, Round, Trace, UserTask
+from toolrec.records import FINISHED, Trace, UserTask
 from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
 from toolrec.simulation.flow_watch import FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
@@ -85,10 +86,21 @@ class Crew:
         pool: the item pool directory.
         config: how many actors.
         embedded: the embedded endpoint's options; None where the LLM is elsewhere.
+        rounds_path: where the shared memory writes the rounds of users in flight; None for nowhere.
     """
 
-    def __init__(self, spec: SimulationSpec, pool: Pool, config: SimulationConfig, *, embedded: EmbeddedOptions | None) -> None:
-        self.memory = MemoryActor.remote()
+    def __init__(
+        self,
+        spec: SimulationSpec,
+        pool: Pool,
+        config: SimulationConfig,
+        *,
+        embedded: EmbeddedOptions | None,
+        rounds_path: Path | None = None,
+    ) -> None:
+        # On the driver's node, where the run folder is: what it writes there is read again by its restart and by a resumed run.
+        here = _on(ray.get_runtime_context().get_node_id())
+        self.memory = MemoryActor.options(scheduling_strategy=here).remote(None if rounds_path is None else str(rounds_path))
         self.governor = GovernorActor.remote(config.flow, config.concurrency)
         self._endpoints: list[ActorHandle] = []
         self._pool_ref = ray.put(pool)
@@ -116,7 +128,7 @@ class Crew:
         [base_url] = _await_start([endpoint.base_url.remote()], "the embedded endpoint")
         return replace(spec, llm=replace(spec.llm, base_url=base_url))
 
-    async def run_user(self, task: UserTask, previous_rounds: list[Round]) -> tuple[Row, list[Row]]:
+    async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
         """Runs a user on the least busy actor.
 
         Raises:
@@ -261,7 +273,7 @@ class Driver:
     async def _attempts(self, task: UserTask) -> tuple[Row, list[Row]]:
         started_s = time.time()
         for attempt in itertools.count(task.attempt):
-            previous = await self._crew.memory.begin.remote(task.user_index, attempt) if attempt > task.attempt else []
+            previous = await self._crew.memory.begin.remote(task.user_index, attempt) if attempt > 1 else []
             now = replace(task, attempt=attempt)
             is_last = attempt - task.attempt + 1 >= self._config.max_attempts
             try:

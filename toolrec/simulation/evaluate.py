@@ -230,7 +230,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         )
         embedded = EmbeddedOptions() if config.llm_url is None else None
         stage(f"starting actors; LLM: {config.llm_model or 'embedded rules, not a language model'}")
-        crew = Crew(spec, dataset.pool, parts.size, embedded=embedded)
+        crew = Crew(spec, dataset.pool, parts.size, embedded=embedded, rounds_path=folder.rounds_in_flight)
         stack.callback(crew.stop)
         progress = stack.enter_context(track("simulating", total=len(parts.user_indexes), unit="users", done=len(done)))
         flow = FlowWatch(
@@ -240,6 +240,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
             max_failed_requests=parts.size.max_failed_requests,
         )
         _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, progress, flow), tasks, flow, folder)))
+    folder.forget_in_flight()
 
 
 async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
@@ -38,6 +38,8 @@ _CANDIDATE = pa.struct(
         ("score", pa.float64()),
     ]
 )
+_CANDIDATE_FIELDS = tuple(field.name for field in _CANDIDATE)
+_USAGE_FIELDS = tuple(field.name for field in fields(Usage))
 
 USERS_SCHEMA = pa.schema(
     [
@@ -89,7 +91,7 @@ def trace_rows(trace: Trace) -> tuple[Row, list[Row]]:
         "error": trace.error,
         "final_items": list(trace.final_items),
         "completed_items": list(trace.completed_items),
-        "candidates": [asdict(candidate) for candidate in trace.candidates],
+        "candidates": [{name: getattr(candidate, name) for name in _CANDIDATE_FIELDS} for candidate in trace.candidates],
         "num_rounds": len(trace.rounds),
         "num_tool_calls": sum(r.call is not None and r.call.name != "finish" for r in trace.rounds),
         "usage": usage_rows(trace.usage),
@@ -102,7 +104,9 @@ def trace_rows(trace: Trace) -> tuple[Row, list[Row]]:
 
 def usage_rows(usage: Mapping[str, Usage]) -> list[Row]:
     """Usage by purpose as a list of structs."""
-    return [{"purpose": purpose, **asdict(used)} for purpose, used in sorted(usage.items())]
+    return [
+        {"purpose": purpose, **{name: getattr(used, name) for name in _USAGE_FIELDS}} for purpose, used in sorted(usage.items())
+    ]
 
 
 def _count_rows(counts: Mapping[str, int]) -> list[Row]:

@@ -4,6 +4,7 @@ manifest.json     all that is needed to repeat the run
 rounds/*.parquet  new messages of each round; written before
 users/*.parquet   which commits them: rounds without their user are dropped on resume
 spend.jsonl       what each completed round spent, also of attempts that came to nothing
+in_flight.jsonl   completed rounds of users that are not committed: written by the shared memory, gone when all are
 summary.json  report.html
 """
 
@@ -32,12 +33,13 @@ MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 SPEND = "spend.jsonl"
+IN_FLIGHT = "in_flight.jsonl"
 LLM_COUNTS = "llm_counts.json"
 LOCK = ".lock"
 
 
 class RunFolder:
-    """The driver's hold on a run folder; nobody else writes there, and a second driver is refused."""
+    """The driver's hold on a run folder; a second driver is refused. One file in it is the shared memory's."""
 
     def __init__(self, path: Path, lock: TextIO, next_part: int, *, is_new: bool) -> None:
         self.path = path
@@ -113,6 +115,15 @@ class RunFolder:
         if counts:
             write_json(self.path / LLM_COUNTS, add_counts([read_llm_counts(self.path), counts]))
 
+    @property
+    def rounds_in_flight(self) -> Path:
+        """Where the shared memory keeps the completed rounds of users that are not committed."""
+        return self.path / IN_FLIGHT
+
+    def forget_in_flight(self) -> None:
+        """Removes the rounds of users in flight, when there are none any more."""
+        self.rounds_in_flight.unlink(missing_ok=True)
+
     def discard_if_untouched(self) -> None:
         """Removes a folder of this run's making in which nothing was simulated yet."""
         if self._is_new and not (self.path / "users").exists() and not (self.path / SPEND).exists():
@@ -150,14 +161,18 @@ def read_rounds(run: Path, user_index: int | None = None, *, columns: Sequence[s
 
 
 def read_spend(run: Path) -> list[Row]:
-    """The spend journal; a last line that a kill cut short is left out."""
+    """The spend journal, each entry once; a last line that a kill cut short is left out.
+
+    A restarted shared memory tells once more what it holds.
+    """
     path = run / SPEND
-    entries: list[Row] = []
+    entries: dict[tuple[Any, ...], Row] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
-                entries.append(json.loads(line))
-    return entries
+                entry = json.loads(line)
+                entries[entry["user_index"], entry["attempt"], entry["round"], entry["purpose"]] = entry
+    return list(entries.values())
 
 
 def read_llm_counts(run: Path) -> dict[str, int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
+from toolrec.coalesce import Coalescer
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.records import RankedItem
@@ -16,7 +18,13 @@ from toolrec.records import RankedItem
 ToolList = tuple[list[int], list[float]]
 """A list as it travels: item indexes, best first, and their scores."""
 
+ListRequest = tuple[list[int], int]
+"""What one list is asked for with: a history of item indexes, oldest first, and K."""
+
 BACKBONE_DEPLOYMENT = "backbone"
+
+MESSAGE_LISTS = 32
+"""Lists that are asked of a deployment in one message at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +61,13 @@ def describe_application(app_name: str) -> ServedTools:
 
 
 class ServeRetriever:
-    """Calls one deployment for each attribute, by handle; handles are made once a process."""
+    """Calls one deployment for each attribute, by handle; what users ask of it at the same time travels together."""
 
     def __init__(self, tools: ServedTools, *, mask_seen: bool) -> None:
         self.attributes = tuple(name for name in tools.deployments if name != PLAIN_BACKBONE)
         self._mask_seen = mask_seen
-        self._handles = {
-            attribute: serve.get_deployment_handle(deployment, tools.app_name)
+        self._lists = {
+            attribute: Coalescer(self._asker(serve.get_deployment_handle(deployment, tools.app_name)), max_batch=MESSAGE_LISTS)
             for attribute, deployment in tools.deployments.items()
         }
 
@@ -69,8 +77,16 @@ class ServeRetriever:
         Raises:
             ToolError: no tool serves this attribute.
         """
-        handle = self._handles.get(attribute)
-        if handle is None:
-            raise ToolError("no retrieval tool for this attribute", value=attribute, allowed=tuple(self._handles))
-        indexes, scores = await handle.retrieve.remote(list(history), k, self._mask_seen)
+        ask = self._lists.get(attribute)
+        if ask is None:
+            raise ToolError("no retrieval tool for this attribute", value=attribute, allowed=tuple(self._lists))
+        indexes, scores = await ask((list(history), k))
         return [RankedItem(item_index=i, score=s) for i, s in zip(indexes, scores, strict=True)]
+
+    def _asker(self, handle: DeploymentHandle) -> Callable[[Sequence[ListRequest]], Awaitable[list[ToolList]]]:
+        async def ask(requests: Sequence[ListRequest]) -> list[ToolList]:
+            histories, ks = zip(*requests, strict=True)
+            lists: list[ToolList] = await handle.retrieve_many.remote(histories, ks, self._mask_seen)
+            return lists
+
+        return ask
