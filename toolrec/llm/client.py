@@ -368,7 +368,9 @@ def _end_of(failure: Exception) -> tuple[str, Health]:
 
 
 def _is_timeout(error: BaseException) -> bool:
-    return any(isinstance(cause, (TimeoutError, httpx2.TimeoutException)) for cause in _chain(error))
+    """Whether the time was up; the OpenAI client calls a connection that was reset a timeout too."""
+    causes = list(_chain(error))
+    return any(isinstance(cause, TimeoutError) for cause in causes) or isinstance(causes[-1], httpx2.TimeoutException)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Literal
 
+from toolrec.deadline import uncounted
 from toolrec.llm.flow import EXCHANGE_INTERVAL_S, MAX_HOLD_S, Allowance, FlowTotals, MemberReport
 from toolrec.llm.outcomes import Outcomes
 from toolrec.records import Usage
@@ -181,7 +182,8 @@ class Gate:
         self._waiters.append((turn, cost_tokens))
         self._release()
         try:
-            return await turn
+            with uncounted():
+                return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 if self._allowance.requests is not None:
