@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import Pool
 from toolrec.deadline import Deadline, deadline
-from toolrec.errors import ConfigError, LLMError, ReplyError, ToolError
+from toolrec.errors import ConfigError, ContextTooLongError, LLMError, ReplyError, ToolError
 from toolrec.grammar import ERROR_LABEL, clean
 from toolrec.llm.base import LLM
 from toolrec.memory import CheckedList, Memory, PoolDirectory
@@ -18,6 +18,7 @@ from toolrec.surrogate.base import OnRound
 from toolrec.surrogate.config import SurrogateConfig
 from toolrec.surrogate.prompting import Prompts
 from toolrec.surrogate.protocols import OpenReply, ReplyProtocolRules, TextProtocol, ToolsProtocol
+from toolrec.surrogate.shortening import without_earlier_lists
 from toolrec.surrogate.state import FINAL_RANK_MARK, UserState, tokens
 from toolrec.tools.base import Tool
 from toolrec.tools.rank import RankTool
@@ -111,11 +112,17 @@ class Surrogate:
 
     async def _ask(self, user: UserState, draft: _Draft) -> None:
         self._check_limits(user, draft)
-        completion = await self._llm.complete(
-            [*user.messages, *draft.messages],
-            tools=self._protocol.schemas(is_last=user.rounds_left == 0),
-            stop=self._protocol.stop,
-        )
+        messages = [*user.messages, *draft.messages]
+        tools = self._protocol.schemas(is_last=user.rounds_left == 0)
+        try:
+            completion = await self._llm.complete(messages, tools=tools, stop=self._protocol.stop)
+        except ContextTooLongError:
+            # For this call alone: the conversation stays whole, so that a restored one is asked the same.
+            shorter = without_earlier_lists(messages, num_opening=len(user.opening))
+            if shorter is None:
+                raise
+            draft.counts["context_shortened"] += 1
+            completion = await self._llm.complete(shorter, tools=tools, stop=self._protocol.stop)
         message = self._protocol.echo(completion)
         draft.asked(completion.usage, message, self._protocol.thought(completion))
         draft.open_replies = deque(self._protocol.open_replies(message))

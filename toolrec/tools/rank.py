@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import Pool
-from toolrec.errors import LLMError, ReplyError, ToolError
+from toolrec.errors import ContextTooLongError, LLMError, ReplyError, ToolError
 from toolrec.grammar import NOT_ACCEPTED_LABEL, encodable, list_entries
 from toolrec.llm.base import LLM
 from toolrec.memory import Memory, PoolDirectory, newest_first
@@ -84,7 +84,7 @@ class RankTool:
         Raises:
             LLMError: the endpoint cannot be used from the first call on.
         """
-        shown = self._shown_candidates(context)
+        shown = self._shown_candidates(context, most=self._config.rank_max_candidates)
         memory = Memory(
             self._directory,
             context.history,
@@ -97,7 +97,15 @@ class RankTool:
         items: tuple[int, ...] = ()
         for attempt in range(self._config.max_reasks + 1):
             try:
-                completion = await self._llm.complete(messages)
+                try:
+                    completion = await self._llm.complete(messages)
+                except ContextTooLongError:
+                    if len(shown) < 2 or counts["context_shortened"]:
+                        raise
+                    counts["context_shortened"] += 1
+                    shown = self._shown_candidates(context, most=len(shown) // 2)
+                    messages = self._messages(context, shown, attribute=attribute, k=min(k, len(shown)))
+                    completion = await self._llm.complete(messages)
             except LLMError as error:
                 if not usage.num_calls:
                     raise
@@ -133,8 +141,8 @@ class RankTool:
         )
         return [{"role": "system", "content": self._system}, {"role": "user", "content": prompt}]
 
-    def _shown_candidates(self, context: ToolContext) -> list[int]:
-        shown = newest_first(context.candidates)[: self._config.rank_max_candidates]
+    def _shown_candidates(self, context: ToolContext, *, most: int) -> list[int]:
+        shown = newest_first(context.candidates)[:most]
         if self._config.shuffle_rank_candidates is not None:
             seed = f"{self._config.shuffle_rank_candidates}-{context.user_index}-{context.round}"
             random.Random(seed).shuffle(shown)
