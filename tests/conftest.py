@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from key_marker import (  # noqa: F401  # taken in as hooks
+    pytest_configure,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
 
 from toolrec.data import Dataset, load_dataset
 

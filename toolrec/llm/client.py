@@ -21,7 +21,7 @@ from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.config import LLMConfig
 from toolrec.llm.gate import Gate, Health
 from toolrec.llm.rate_headers import read_exhausted_s
-from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask
+from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask, without_secrets
 from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion
 from toolrec.llm.retry import (
     MALFORMED,
@@ -94,6 +94,7 @@ class OpenAIChat:
         self.refused_parameters: set[str] = set()
         key = config.read_key()
         self._secrets = (key,)
+        self._kept_secrets = self._secrets if config.has_key else ()
         self._token_limit = TOKEN_LIMITS[1] if config.is_openai else TOKEN_LIMITS[0]
         self._retrying = build_retrying(config)
         timeout = httpx2.Timeout(config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S), pool=None)
@@ -232,7 +233,7 @@ class OpenAIChat:
         data = json.loads(content)
         if isinstance(data, dict) and data.get("error") and not data.get("choices"):
             raise self._error_with_status_200(data, content, call)
-        completion = read_completion(data, num_attempts=call.num_attempts)
+        completion = without_secrets(read_completion(data, num_attempts=call.num_attempts), self._kept_secrets)
         cut = cut_at(completion.text, call.stop)
         if len(cut) < len(completion.text):
             self.counts["cut_by_client"] += 1

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from toolrec.records import Completion, LLMToolCall
+
 MASK = "***"
+MAX_MESSAGE_CHARACTERS = 2000
+"""What is kept of an endpoint's own words: they go into errors, and so into the run's folder."""
+_READ_CHARACTERS = 100_000
+MIN_SECRET_CHARACTERS = 8
+"""Shorter keys are not looked for in replies: they may well be words."""
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 """Two names of one limit: endpoints know the one, the other or both."""
 
@@ -54,12 +62,14 @@ class ErrorBody:
         if isinstance(data, dict):
             error = data.get("error", data)
             if isinstance(error, dict):
-                self.code = str(error.get("code") or "")
-                self.param = str(error.get("param") or "")
+                self.code = str(error.get("code") or "")[:MAX_MESSAGE_CHARACTERS]
+                self.param = str(error.get("param") or "")[:MAX_MESSAGE_CHARACTERS]
                 message = _text_of(error.get("message") or error.get("detail") or error.get("msg"))
             else:
                 message = _text_of(error)
-        self.message = mask(message or _plain(raw), secrets)
+        # Masked before it is cut: a cut through a key would leave its beginning.
+        known = tuple(secrets)
+        self.message = mask(message, known)[:MAX_MESSAGE_CHARACTERS] if message else _plain(mask(raw[:_READ_CHARACTERS], known))
 
     @property
     def is_context_too_long(self) -> bool:
@@ -89,6 +99,25 @@ def mask(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= 4:
             text = text.replace(secret, MASK)
     return _SECRETS.sub(lambda found: (found.group(1) or "") + MASK, text)
+
+
+def without_secrets(completion: Completion, secrets: Sequence[str]) -> Completion:
+    """The reply without the known keys, for an endpoint that says back what it was sent; the same object where it has none."""
+    held = [secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS]
+    texts = (completion.text, completion.reasoning, *(f"{c.id}\n{c.name}\n{c.arguments}" for c in completion.tool_calls))
+    if not any(secret in text for secret in held for text in texts):
+        return completion
+
+    def masked(text: str) -> str:
+        for secret in held:
+            text = text.replace(secret, MASK)
+        return text
+
+    calls = tuple(
+        LLMToolCall(id=masked(call.id), name=masked(call.name), arguments=masked(call.arguments))
+        for call in completion.tool_calls
+    )
+    return replace(completion, text=masked(completion.text), reasoning=masked(completion.reasoning), tool_calls=calls)
 
 
 def _text_of(value: Any) -> str:
