@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from toolrec.tools.local import lists_together
 from toolrec.tools.remote import ToolList
 
 if TYPE_CHECKING:
@@ -72,11 +73,9 @@ class RetrievalReplica:
         lists: list[ToolList] = [([], [])] * len(histories)
         for mask_seen in set(masks):
             rows = [row for row, mask in enumerate(masks) if mask == mask_seen]
-            longest = max(ks[row] for row in rows)
-            ranked = self._recommender.recommend_many([histories[row] for row in rows], k=longest, mask_seen=mask_seen)
-            for row, items in zip(rows, ranked, strict=True):
-                kept = items[: ks[row]]
-                lists[row] = ([item.item_index for item in kept], [item.score for item in kept])
+            asked = [histories[row] for row in rows], [ks[row] for row in rows]
+            for row, items in zip(rows, lists_together(self._recommender, *asked, mask_seen=mask_seen), strict=True):
+                lists[row] = ([item.item_index for item in items], [item.score for item in items])
         return lists
 
     async def describe(self) -> dict[str, Any]:

@@ -49,3 +49,8 @@ def retriever() -> LocalRetriever:
     return LocalRetriever(
         {"backbone": Shifted("backbone", 1), "genre": Shifted("genre", 11), "release_year": Shifted("release_year", 21)}
     )
+
+
+@pytest.fixture
+def unmasked() -> LocalRetriever:
+    return LocalRetriever({"backbone": Shifted("backbone", 1)}, mask_seen=False)

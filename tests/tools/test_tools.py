@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from toolrec.errors import ConfigError, LLMUnavailableError, ToolError
 from toolrec.grammar import lines_after
 from toolrec.llm.scripted import ScriptedLLM
+from toolrec.recommenders import load_recommenders
 from toolrec.records import Candidate, RankedItem, ToolCall, Usage
 from toolrec.tools.base import Retriever, Tool, ToolContext
 from toolrec.tools.local import LocalRetriever
@@ -146,9 +148,16 @@ class TestLocal:
         assert isinstance(retriever, Retriever)
         assert retriever.attributes == ("genre", "release_year")
 
-    async def test_without_masking_seen_items_come(self, retriever):
-        unmasked = LocalRetriever({"backbone": retriever._recommenders["none"]}, mask_seen=False)
+    async def test_without_masking_seen_items_come(self, unmasked):
         assert [i.item_index for i in await unmasked.retrieve("none", (1, 2), k=2)] == [1, 2]
+
+    async def test_what_is_asked_together_is_scored_together_each_to_its_own_k(self, demo, demo_recommenders):
+        backbone = load_recommenders(demo_recommenders, demo, names=["backbone"])["backbone"]
+        histories = [tuple(demo.history(user, "test").tolist()) for user in range(1, 9)]
+        together = LocalRetriever({"backbone": backbone})
+        lists = await asyncio.gather(*(together.retrieve("none", h, k=k) for k, h in enumerate(histories, start=1)))
+        assert [len(items) for items in lists] == list(range(1, 9))
+        assert lists == [backbone.recommend(h, k=k) for k, h in enumerate(histories, start=1)]
 
     async def test_an_unknown_attribute_is_told(self, retriever):
         with pytest.raises(ToolError, match="none, genre"):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from toolrec.coalesce import Coalescer
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.recommenders.base import Recommender
+from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.records import RankedItem
 
 BACKBONE = "backbone"
 """The key of the plain backbone among loaded recommenders."""
 
 
+MAX_TOGETHER = 64
+"""Histories that are scored together at most."""
+
+
 class LocalRetriever:
-    """Answers from recommenders; scoring one history takes milliseconds, and other coroutines wait for it.
+    """Answers from recommenders, in a thread; what comes in while one block is scored makes the next.
 
     Args:
         recommenders: `backbone`, and one per attribute by its name.
@@ -24,9 +31,11 @@ class LocalRetriever:
     def __init__(self, recommenders: Mapping[str, Recommender], *, mask_seen: bool = True) -> None:
         if BACKBONE not in recommenders:
             raise ConfigError("no backbone among the recommenders", value=list(recommenders))
-        self._recommenders = {PLAIN_BACKBONE if name == BACKBONE else name: r for name, r in recommenders.items()}
-        self._mask_seen = mask_seen
-        self.attributes = tuple(name for name in self._recommenders if name != PLAIN_BACKBONE)
+        self._lists = {
+            PLAIN_BACKBONE if name == BACKBONE else name: Coalescer(_asker(r, mask_seen=mask_seen), max_batch=MAX_TOGETHER)
+            for name, r in recommenders.items()
+        }
+        self.attributes = tuple(name for name in self._lists if name != PLAIN_BACKBONE)
 
     async def retrieve(self, attribute: str, history: Sequence[int], *, k: int) -> list[RankedItem]:
         """The k best items by the attribute's recommender; `none` is the plain backbone.
@@ -34,7 +43,28 @@ class LocalRetriever:
         Raises:
             ToolError: no recommender of this attribute.
         """
-        recommender = self._recommenders.get(attribute)
-        if recommender is None:
-            raise ToolError("no retrieval tool for this attribute", value=attribute, allowed=tuple(self._recommenders))
-        return recommender.recommend(history, k=k, mask_seen=self._mask_seen)
+        ask = self._lists.get(attribute)
+        if ask is None:
+            raise ToolError("no retrieval tool for this attribute", value=attribute, allowed=tuple(self._lists))
+        return await ask((history, k))
+
+
+def lists_together(
+    recommender: Recommender, histories: Sequence[Sequence[int]], ks: Sequence[int], *, mask_seen: bool
+) -> list[list[RankedItem]]:
+    """The lists of several histories, each to its own K; scored in one block by recommenders that can."""
+    if not isinstance(recommender, ScoringRecommender):
+        return [recommender.recommend(h, k=k, mask_seen=mask_seen) for h, k in zip(histories, ks, strict=True)]
+    lists = recommender.recommend_many(histories, k=max(ks), mask_seen=mask_seen)
+    return [items[:k] for items, k in zip(lists, ks, strict=True)]
+
+
+_Request = tuple[Sequence[int], int]
+
+
+def _asker(recommender: Recommender, *, mask_seen: bool) -> Callable[[Sequence[_Request]], Awaitable[list[list[RankedItem]]]]:
+    async def ask(requests: Sequence[_Request]) -> list[list[RankedItem]]:
+        histories, ks = zip(*requests, strict=True)
+        return await asyncio.to_thread(lists_together, recommender, histories, ks, mask_seen=mask_seen)
+
+    return ask
