@@ -12,7 +12,7 @@ EVALUATE_FLAGS ?=
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup prepare evaluate test check bench clean
+.PHONY: setup prepare evaluate test fuzz check bench clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ evaluate: prepare
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Property tests with 10,000 examples each; on failure hypothesis prints what reproduces it.
+fuzz: setup
+	HYPOTHESIS_PROFILE=slow $(BIN)/python -m pytest --timeout=3600 --durations=0 \
+		tests/surrogate/test_reply_properties.py tests/surrogate/test_parsing.py tests/memory tests/grammar tests/serve/test_door.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile("default", max_examples=80, derandomize=True, deadline=None, suppress_health_check=_QUIET)
+# `make fuzz`
 settings.register_profile("slow", max_examples=10_000, deadline=None, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

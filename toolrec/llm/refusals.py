@@ -104,7 +104,8 @@ def mask(text: str, secrets: Iterable[str]) -> str:
 def without_secrets(completion: Completion, secrets: Sequence[str]) -> Completion:
     """The reply without the known keys, for an endpoint that says back what it was sent; the same object where it has none."""
     held = [secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS]
-    texts = (completion.text, completion.reasoning, *(f"{c.id}\n{c.name}\n{c.arguments}" for c in completion.tool_calls))
+    calls = (f"{call.id}\n{call.name}\n{call.arguments}" for call in completion.tool_calls)
+    texts = (completion.text, completion.reasoning, completion.finish_reason, *calls)
     if not any(secret in text for secret in held for text in texts):
         return completion
 
