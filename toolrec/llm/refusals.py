@@ -114,11 +114,16 @@ def without_secrets(completion: Completion, secrets: Sequence[str]) -> Completio
             text = text.replace(secret, MASK)
         return text
 
-    calls = tuple(
-        LLMToolCall(id=masked(call.id), name=masked(call.name), arguments=masked(call.arguments))
-        for call in completion.tool_calls
+    return replace(
+        completion,
+        text=masked(completion.text),
+        reasoning=masked(completion.reasoning),
+        finish_reason=masked(completion.finish_reason),
+        tool_calls=tuple(
+            LLMToolCall(id=masked(call.id), name=masked(call.name), arguments=masked(call.arguments))
+            for call in completion.tool_calls
+        ),
     )
-    return replace(completion, text=masked(completion.text), reasoning=masked(completion.reasoning), tool_calls=calls)
 
 
 def _text_of(value: Any) -> str:
