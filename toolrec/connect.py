@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
-def connected(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[bool]:
+def connected(address: str | None = None, *, num_cpus: int | None = None, metrics_port: int | None = None) -> Iterator[bool]:
     """Ray for as long as the block runs: a running one that is given or that submitted this job, else one of our own.
 
     A Ray that was started here ends with the block; a running one is only left.
@@ -29,22 +29,25 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
     Args:
         address: a running Ray's address, `auto`, or None.
         num_cpus: CPUs of our own Ray; None for all of the machine's.
+        metrics_port: where our own Ray answers Prometheus; None for any free port.
 
     Yields:
         Whether it is one of our own, which nobody else uses.
 
     Raises:
-        ConfigError: there is no Ray at the address.
+        ConfigError: there is no Ray at the address, or the port for Prometheus is taken or a running Ray's own affair.
     """
     if address not in (None, "auto"):
         _check_reachable(str(address))
+    is_own = address is None and not under_job() and not os.environ.get("RAY_ADDRESS") and not ray.is_initialized()
+    if metrics_port is not None:
+        _check_metrics_port(metrics_port, is_own=is_own)
     if ray.is_initialized():
         yield False
         return
-    is_own = address is None and not under_job() and not os.environ.get("RAY_ADDRESS")
     try:
         if is_own:
-            start_local(num_cpus)
+            start_local(num_cpus, metrics_port=metrics_port)
         else:
             ray.init(address=address or "auto", log_to_driver=log.isEnabledFor(logging.INFO), logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
@@ -70,12 +73,29 @@ def _check_reachable(address: str) -> None:
         raise ConfigError(f"no running Ray at this address ({error})", value=address) from error
 
 
-def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 1024**2) -> None:
+def _check_metrics_port(port: int, *, is_own: bool) -> None:
+    """Ray itself would only say after a while that it did not start."""
+    if not is_own:
+        raise ConfigError(
+            "a running Ray has a port of its own for Prometheus",
+            value=port,
+            hint="it was given to `ray start --metrics-export-port`",
+        )
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"this port cannot answer Prometheus ({error})", value=port) from error
+
+
+def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 1024**2, metrics_port: int | None = None) -> None:
     """Starts a Ray of our own whose every socket is on the loopback address, without dashboard or usage reports.
 
     Args:
         num_cpus: CPUs; None for all that this process may use.
         object_store_bytes: size of the object store; what travels is a pool and short records.
+        metrics_port: where it answers Prometheus; None for any free port.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray turns 127.0.0.1 into the machine's own address unless it knows that no other node will join. The variable
@@ -90,4 +110,5 @@ def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 
         object_store_memory=object_store_bytes,
         logging_level=logging.WARNING,
         log_to_driver=log.isEnabledFor(logging.INFO),
+        _metrics_export_port=metrics_port,
     )

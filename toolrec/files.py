@@ -102,6 +102,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def cut_torn_line(path: Path) -> None:
+    """Ends a journal at its last whole line, so that the next entry does not grow onto half of one."""
+    if path.exists():
+        content = path.read_bytes()
+        with path.open("r+b") as handle:
+            handle.truncate(content.rfind(b"\n") + 1)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all; floats that are not finite are refused."""
     with atomic_file(path) as temporary:

@@ -39,6 +39,7 @@ def command(demo_folder: Path, demo_recommenders: Path, tmp_path: Path) -> list[
         (["--temperature", "7"], "temperature is out of range"),
         (["--keep-tools"], "--keep-tools needs"),
         (["--tools-config", "nowhere.yaml"], "cannot read the tools' options"),
+        (["--metrics-port", "0"], "not a port; got: 0; allowed: 1 to 65535"),
         (["--prompt-history-length", "0"], "prompt_history_length must be at least 1"),
     ],
 )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from toolrec.errors import RunStoppedError, StorageError
 from toolrec.records import UserTask
 from toolrec.simulation.driver import OUTAGE_USERS, Driver, SimulationConfig
+from toolrec.simulation.failures import FailureLog, read_failures
+from toolrec.simulation.live import RunWatch
 
 
 class SlowFolder:
@@ -50,32 +54,42 @@ class SlowCrew:
     """Users end after a moment, as `ended_by` says of each."""
 
     def __init__(self, ended_by: str = "finish", failing: frozenset[int] = frozenset()) -> None:
-        self.memory = SimpleNamespace(drain_spend=Remote([], 0.03), forget=Remote(None, 0.03))
+        self.memory = SimpleNamespace(drain_spend=Remote([], 0.03), forget=Remote(None, 0.03), begin=Remote([], 0.0))
         self.ended_by, self.failing = ended_by, failing
+        self.lost: set[int] = set()
 
     async def run_user(self, task: UserTask, previous: list[Any]) -> tuple[dict[str, Any], list[Any]]:
         await asyncio.sleep(0.01 * (task.user_index % 3))
+        if task.user_index in self.lost and task.attempt == 1:
+            raise ActorDiedError
         ended_by = "llm_failure" if task.user_index in self.failing else self.ended_by
-        return {"user_index": task.user_index, "ended_by": ended_by, "error": "LLMRefusedError: 401"}, []
+        error = "LLMRefusedError: 401"
+        about = {"user_index": task.user_index, "user_id": task.user_id, "attempt": task.attempt, "num_rounds": 2}
+        return {**about, "ended_by": ended_by, "error": error, "counts": []}, []
 
 
-class Silent:
-    def advance(self, count: int = 1, *, note: str = "") -> None:
-        pass
-
-
-def drive(crew: SlowCrew, folder: SlowFolder, num_users: int, *, stop_after_s: float | None = None) -> None:
+def drive(
+    crew: SlowCrew,
+    folder: SlowFolder,
+    num_users: int,
+    *,
+    stop_after_s: float | None = None,
+    failures: FailureLog | None = None,
+) -> RunWatch:
     config = SimulationConfig(concurrency=8, block_users=5, block_interval_s=0.05)
     tasks = [UserTask(user_index=u, user_id=str(u), history=(1,)) for u in range(1, num_users + 1)]
 
+    watch = RunWatch(num_users=num_users, failures=failures)
+
     async def go() -> None:
-        running = asyncio.create_task(Driver(crew, folder, config, Silent()).run(tasks))  # type: ignore[arg-type]
+        running = asyncio.create_task(Driver(crew, folder, config, watch).run(tasks))  # type: ignore[arg-type]
         if stop_after_s is not None:
             await asyncio.sleep(stop_after_s)
             running.cancel()
         await running
 
     asyncio.run(go())
+    return watch
 
 
 def first(error: BaseException) -> BaseException:
@@ -131,3 +145,42 @@ def test_single_failures_of_the_endpoint_count_as_failed_users():
     folder = SlowFolder()
     drive(SlowCrew(failing=frozenset(range(1, OUTAGE_USERS - 2))), folder, 60)
     assert sorted(folder.users) == list(range(1, 61))
+
+
+def test_the_watch_counts_every_user_once_and_writes_each_failure(tmp_path: Path):
+    crew = SlowCrew(failing=frozenset({4, 9}))
+    crew.lost = {9, 11}
+    watch = drive(crew, SlowFolder(), 60, failures=FailureLog(tmp_path))
+    facts = watch.facts()
+    assert facts.num_done == 60 and facts.num_in_flight == 0
+    assert facts.ended == {"finish": 58, "llm_failure": 2}
+    assert facts.faults == {"actor_lost": 2}
+    written = [
+        tuple(entry.get(name) for name in ("user_id", "user_index", "kind", "attempt", "round", "is_end"))
+        for entry in read_failures(tmp_path)
+    ]
+    assert sorted(written) == [
+        ("11", 11, "actor_lost", 1, None, False),
+        ("4", 4, "llm_failure", 1, 2, True),
+        ("9", 9, "actor_lost", 1, None, False),
+        ("9", 9, "llm_failure", 2, 2, True),
+    ]
+
+
+def test_a_stopped_run_has_nobody_under_way():
+    watch = RunWatch(num_users=5000)
+    folder, crew = SlowFolder(), SlowCrew()
+    config = SimulationConfig(concurrency=8)
+    tasks = [UserTask(user_index=u, user_id=str(u), history=(1,)) for u in range(1, 5001)]
+
+    async def go() -> None:
+        running = asyncio.create_task(Driver(crew, folder, config, watch).run(tasks))  # type: ignore[arg-type]
+        while watch.facts().num_done < 20:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(go())
+    assert watch.facts().num_in_flight == 0
+    assert watch.facts().num_done == len(folder.users)

@@ -19,10 +19,10 @@ from toolrec.data import Dataset
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.progress import track
 from toolrec.records import UserTask
 from toolrec.simulation.actors import LocalTools, SimulationSpec
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.live import RunWatch
 from toolrec.simulation.run_folder import RunFolder, read_users
 from toolrec.surrogate import SurrogateConfig
 
@@ -111,13 +111,12 @@ def simulate(parts, pool, folder: Path, during=None) -> pd.DataFrame:
     crew = Crew(spec, pool, config, embedded=None)
 
     async def go() -> None:
-        with track("simulating", total=len(tasks), unit="users") as progress:
-            driving = asyncio.create_task(Driver(crew, run, config, progress).run(tasks))
-            if during is not None:
-                while await crew.memory.num_users.remote() < 5:
-                    await asyncio.sleep(0.05)
-                during(crew)
-            await driving
+        driving = asyncio.create_task(Driver(crew, run, config, RunWatch(num_users=len(tasks))).run(tasks))
+        if during is not None:
+            while await crew.memory.num_users.remote() < 5:
+                await asyncio.sleep(0.05)
+            during(crew)
+        await driving
 
     try:
         asyncio.run(go())

@@ -84,6 +84,7 @@ def evaluate(
     actors: Annotated[int | None, typer.Option(help="Simulation actors; default one a core.")] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray; default one of our own.")] = None,
     num_cpus: Annotated[int | None, typer.Option(help="CPUs of our own Ray; default all.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port where our own Ray answers Prometheus; default any.")] = None,
     prices: Annotated[
         Path | None, typer.Option(envvar="TOOLREC_PRICES", help="YAML file with dollars a million tokens, by model.")
     ] = None,
@@ -137,6 +138,7 @@ def evaluate(
         actors=actors,
         address=address,
         num_cpus=num_cpus,
+        metrics_port=metrics_port,
         prices=prices,
     )
     summary, folder = run_evaluation(config)

@@ -67,9 +67,12 @@ class Request:
         """A completion came."""
         self._ended = True
         used = usage.prompt_tokens + usage.completion_tokens
+        taken_s = self._gate.clock() - self._started_s
         self._gate.learn(self._size_bytes, usage)
         self._gate.totals.completed(usage)
-        self._gate.leave("good", self._gate.clock() - self._started_s, owed_tokens=used - self._cost_tokens if used else 0.0)
+        self._gate.leave("good", taken_s, owed_tokens=used - self._cost_tokens if used else 0.0)
+        if self._gate.on_completion is not None:
+            self._gate.on_completion(taken_s)
 
     def failed(self, kind: str, health: Health) -> None:
         """None came; `kind` is counted."""
@@ -117,10 +120,18 @@ class Gate:
     Args:
         limit: requests in flight; None for none until the first allowance.
         clock: seconds from any fixed point.
+        on_completion: told of each completion's seconds, without those at the gate.
     """
 
-    def __init__(self, *, limit: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int | None,
+        clock: Callable[[], float] = time.monotonic,
+        on_completion: Callable[[float], None] | None = None,
+    ) -> None:
         self.clock = clock
+        self.on_completion = on_completion
         self.totals = Totals()
         self.wants_exchange = asyncio.Event()
         self._allowance = Allowance(limit=limit or 0)

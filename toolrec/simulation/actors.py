@@ -22,6 +22,7 @@ from toolrec.parts import load_part
 from toolrec.records import Round, UserTask
 from toolrec.simulation.governor_actor import exchange_with
 from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
+from toolrec.simulation.metrics import TimedRetriever, llm_seconds
 from toolrec.simulation.round_codec import decode_round
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.surrogate import Strategy, SurrogateConfig
@@ -49,7 +50,8 @@ class LocalTools:
 class SimulationSpec:
     """All that a simulation actor needs beside the pool.
 
-    `strategy` and `rank_tool` name parts that stand in for the package's own (see `toolrec.parts`).
+    `strategy` and `rank_tool` name parts that stand in for the package's own (see `toolrec.parts`); `run` is the run
+    folder's name, for Prometheus.
     """
 
     surrogate: SurrogateConfig
@@ -57,6 +59,7 @@ class SimulationSpec:
     tools: ServedTools | LocalTools
     strategy: str = DEFAULT_STRATEGY
     rank_tool: str = DEFAULT_RANK_TOOL
+    run: str = ""
 
 
 class Simulation:
@@ -74,10 +77,10 @@ class Simulation:
         self._record = Coalescer(_recorder(memory), max_batch=MESSAGE_ROUNDS)
         self._governor = governor
         self._in_step: asyncio.Task[None] | None = None
-        self._gate = Gate(limit=None)
+        self._gate = Gate(limit=None, on_completion=llm_seconds(spec.run))
         self._llm = OpenAIChat(spec.llm, self._gate)
         tools: dict[str, Tool] = {
-            "retrieve": RetrievalTool(retriever=_retriever(spec), pool=pool, config=spec.surrogate),
+            "retrieve": RetrievalTool(retriever=TimedRetriever(_retriever(spec), spec.run), pool=pool, config=spec.surrogate),
             "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
         }
         strategy = load_part("strategy", spec.strategy)

@@ -72,6 +72,7 @@ class EvaluationConfig:
     actors: int | None
     address: str | None
     num_cpus: int | None
+    metrics_port: int | None
     prices: Path | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +86,8 @@ class EvaluationConfig:
             raise ConfigError("--keep-tools needs --tools deploy on a running Ray", hint="give its --address")
         if self.num_cpus is not None and self.num_cpus < 1:
             raise ConfigError("our own Ray needs at least one CPU", value=self.num_cpus)
+        if self.metrics_port is not None and not 1 <= self.metrics_port <= 65535:
+            raise ConfigError("not a port", value=self.metrics_port, allowed="1 to 65535")
 
     @classmethod
     def from_options(cls, **options: Any) -> EvaluationConfig:

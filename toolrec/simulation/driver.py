@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from toolrec.data import Pool
 from toolrec.errors import ConfigError, RunStoppedError, ToolRecError
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings
-from toolrec.progress import Progress
 from toolrec.records import FINISHED, Trace, UserTask
 from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
+from toolrec.simulation.failures import Failure, ending_of
 from toolrec.simulation.flow_watch import FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
+from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
@@ -81,6 +82,8 @@ class SimulationConfig:
 class Crew:
     """The actors of one run: simulations on the nodes, one shared memory, an embedded endpoint a node where needed.
 
+    `on_loss` is told of each simulation actor that is lost.
+
     Args:
         spec: the simulations' settings; its LLM's base URL is replaced where `embedded` is given.
         pool: the item pool directory.
@@ -111,6 +114,7 @@ class Crew:
         self._node_of = {self._simulation_on(node): node for node in places}
         self._in_flight = dict.fromkeys(self._node_of, 0)
         self._replacing: set[asyncio.Task[None]] = set()
+        self.on_loss: Callable[[Failure], None] | None = None
         _await_start([actor.ready.remote() for actor in self._in_flight], "a simulation actor")
 
     def _simulation_on(self, node: str) -> ActorHandle:
@@ -165,6 +169,8 @@ class Crew:
         if node is None:  # another of its users said so already
             return
         del self._in_flight[actor]
+        if self.on_loss is not None:
+            self.on_loss(Failure(kind="simulation_actor_lost", reason=f"on node {node}; its users go on elsewhere"))
         ray.kill(actor)  # it may only be out of reach: nothing of it shall go on beside its users' new attempts
         replacing = asyncio.create_task(self._replace(node))
         self._replacing.add(replacing)
@@ -190,15 +196,15 @@ class Driver:
     """Runs users to their end, whatever happens to one of them, and commits their rows in blocks."""
 
     def __init__(
-        self, crew: Crew, folder: RunFolder, config: SimulationConfig, progress: Progress, flow: FlowWatch | None = None
+        self, crew: Crew, folder: RunFolder, config: SimulationConfig, watch: RunWatch, flow: FlowWatch | None = None
     ) -> None:
-        self._crew, self._folder, self._config, self._progress = crew, folder, config, progress
+        self._crew, self._folder, self._config, self._watch = crew, folder, config, watch
         self._flow = flow
+        crew.on_loss = watch.failed
         self._rows: list[tuple[Row, list[Row]]] = []
         self._held: list[tuple[Row, list[Row]]] = []
         self._got_through = False
         self._writing = asyncio.Lock()
-        self._failed = 0
 
     async def run(self, tasks: Iterable[UserTask]) -> None:
         """Simulates all users of `tasks`.
@@ -253,13 +259,14 @@ class Driver:
                 users.create_task(self._one(task, window))
 
     async def _one(self, task: UserTask, window: asyncio.Semaphore) -> None:
+        self._watch.user_began()
         try:
             rows = await self._attempts(task)
         finally:
+            self._watch.user_left()
             window.release()
         ended_by = rows[0]["ended_by"]
-        self._failed += ended_by not in FINISHED
-        self._progress.advance(note=f"{self._failed} failed" if self._failed else "")
+        self._ended(rows[0])
         if ended_by == "llm_failure":
             # One user after the other and none between that got through: it is the endpoint. They wait for its return.
             self._held.append(rows)
@@ -269,6 +276,28 @@ class Driver:
             self._got_through = True
             self._rows += [*self._held, rows]
             self._held = []
+
+    def _ended(self, row: Row) -> None:
+        kind = ending_of(row["ended_by"], row["counts"])
+        self._watch.user_ended(kind)
+        if row["ended_by"] not in FINISHED:
+            self._watch.failed(
+                Failure(
+                    kind=kind,
+                    reason=row["error"] or "",
+                    user_id=row["user_id"],
+                    user_index=row["user_index"],
+                    attempt=row["attempt"],
+                    round=row["num_rounds"] or None,
+                    is_end=True,
+                )
+            )
+
+    def _goes_on(self, task: UserTask, kind: str, reason: str) -> None:
+        """An attempt that came to nothing, of a user that begins another one."""
+        self._watch.failed(
+            Failure(kind=kind, reason=reason, user_id=task.user_id, user_index=task.user_index, attempt=task.attempt)
+        )
 
     async def _attempts(self, task: UserTask) -> tuple[Row, list[Row]]:
         started_s = time.time()
@@ -281,14 +310,14 @@ class Driver:
             except RayTaskError as error:
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
                 is_lost_tool = isinstance(error, RayActorError)
-                log.warning("user %s failed: %s", task.user_id, _said(error))
                 if not is_lost_tool or is_last:
                     return _void(now, "tool_lost" if is_lost_tool else "internal_error", _said(error), started_s)
+                self._goes_on(now, "tool_lost", _said(error))
                 await asyncio.sleep(TOOL_WAIT_S)
             except RayActorError as error:
-                log.warning("user %s: its simulation actor was lost (%s)", task.user_id, type(error).__name__)
                 if is_last:
                     return _void(now, "actor_lost", str(error), started_s)
+                self._goes_on(now, "actor_lost", type(error).__name__)
         raise AssertionError("unreachable")
 
 

@@ -7,11 +7,13 @@ import contextlib
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from toolrec.connect import connected
@@ -27,16 +29,19 @@ from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSettings
 from toolrec.llm.prices import Price, PriceTable
 from toolrec.parts import load_part
-from toolrec.progress import stage, track
+from toolrec.progress import stage, watched
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
 from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.failures import FailureLog, ending_of
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
+from toolrec.simulation.live import RunWatch
 from toolrec.simulation.manifest import protocol_facts, run_manifest, stored_price
+from toolrec.simulation.metrics import RunMetrics
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
-from toolrec.simulation.spend import ledger_of, void_spend
+from toolrec.simulation.spend import ledger_of, total_usage, void_spend
 from toolrec.simulation.tool_deployment import ToolsRequest, application_config, tools_for
 from toolrec.surrogate import SurrogateConfig
 
@@ -75,7 +80,7 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         asyncio.run(try_endpoint(llm))
     folder = _open_folder(config, manifest)
     try:
-        _simulate(config, dataset, folder, parts)
+        _simulate(config, dataset, folder, parts, run_price(config, manifest))
     except BaseException:
         folder.discard_if_untouched()
         raise
@@ -210,8 +215,9 @@ def _open_folder(config: EvaluationConfig, manifest: dict[str, Any]) -> RunFolde
     return RunFolder.create(config.run, manifest)
 
 
-def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts) -> None:
-    done = set(read_users(config.run)["user_index"].tolist())
+def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts, price: Price | None) -> None:
+    users = read_users(config.run)
+    done = set(users["user_index"].tolist())
     attempts: dict[int, int] = {}
     for entry in read_spend(config.run):
         attempts[entry["user_index"]] = max(attempts.get(entry["user_index"], 0), entry["attempt"])
@@ -222,25 +228,53 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     tasks = user_tasks(dataset, config, waiting, attempts=attempts)
     with contextlib.ExitStack() as stack:
         stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
-        is_own = stack.enter_context(connected(config.address, num_cpus=config.num_cpus))
+        is_own = stack.enter_context(connected(config.address, num_cpus=config.num_cpus, metrics_port=config.metrics_port))
+        if config.metrics_port is not None:
+            stage(f"Prometheus is answered at http://127.0.0.1:{config.metrics_port}/metrics")
         stage(f"tools: {config.tools}")
         tools = stack.enter_context(tools_for(parts.tools, on_own_ray=is_own))
         spec = SimulationSpec(
-            surrogate=parts.surrogate, llm=parts.llm, tools=tools, strategy=config.strategy, rank_tool=config.rank_tool
+            surrogate=parts.surrogate,
+            llm=parts.llm,
+            tools=tools,
+            strategy=config.strategy,
+            rank_tool=config.rank_tool,
+            run=config.run.name,
         )
         embedded = EmbeddedOptions() if config.llm_url is None else None
         stage(f"starting actors; LLM: {config.llm_model or 'embedded rules, not a language model'}")
         crew = Crew(spec, dataset.pool, parts.size, embedded=embedded, rounds_path=folder.rounds_in_flight)
         stack.callback(crew.stop)
-        progress = stack.enter_context(track("simulating", total=len(parts.user_indexes), unit="users", done=len(done)))
         flow = FlowWatch(
             crew.governor,
             parts.size.flow,
             outage_timeout_s=parts.size.outage_timeout_s,
             max_failed_requests=parts.size.max_failed_requests,
         )
-        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, progress, flow), tasks, flow, folder)))
+        watch = stack.enter_context(_watching(config, parts, users, price, flow))
+        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, watch, flow), tasks, flow, folder)))
     folder.forget_in_flight()
+
+
+@contextlib.contextmanager
+def _watching(
+    config: EvaluationConfig, parts: SimulationParts, users: pd.DataFrame, price: Price | None, flow: FlowWatch
+) -> Iterator[RunWatch]:
+    """What the driver tells of the run, shown to a person and to Prometheus; `users` are those of earlier sessions."""
+    watch = RunWatch(
+        num_users=len(parts.user_indexes),
+        earlier=Counter(map(ending_of, users["ended_by"], users["counts"])),
+        earlier_usage=total_usage(ledger_of(read_spend(config.run), users)),
+        price=price,
+        failures=FailureLog(config.run, secrets=[parts.llm.read_key()]),
+    )
+    metrics = RunMetrics(config.run.name)
+    flow.listeners += [watch.see, lambda _: metrics.tell(watch.facts())]
+    with watched(watch):
+        try:
+            yield watch
+        finally:
+            watch.see(flow.latest)
 
 
 async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder) -> None:

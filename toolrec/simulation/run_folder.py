@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolrec.errors import RunFolderError
-from toolrec.files import atomic_file, read_json, storage_errors, write_json
+from toolrec.files import atomic_file, cut_torn_line, read_json, storage_errors, write_json
 from toolrec.records import add_counts
 from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row
 
@@ -87,7 +87,7 @@ class RunFolder:
         for leftover in path.rglob(".*.tmp"):
             leftover.unlink()
         numbers = [int(name.removeprefix("part-").removesuffix(".parquet")) for name in users]
-        _cut_torn_line(path / SPEND)
+        cut_torn_line(path / SPEND)
         return cls(path, lock, max(numbers, default=0) + 1, is_new=False)
 
     def commit(self, user_rows: Sequence[Row], round_rows: Sequence[Row]) -> None:
@@ -180,14 +180,6 @@ def read_llm_counts(run: Path) -> dict[str, int]:
     path = run / LLM_COUNTS
     counts: dict[str, int] = read_json(path, error=RunFolderError) if path.exists() else {}
     return counts
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Ends a journal at its last whole line, so that the next entry does not grow onto half of one."""
-    if path.exists():
-        content = path.read_bytes()
-        with path.open("r+b") as handle:
-            handle.truncate(content.rfind(b"\n") + 1)
 
 
 def _read(run: Path, kind: str, schema: pa.Schema, user_index: int | None = None) -> pd.DataFrame:
