@@ -113,7 +113,7 @@ def test_the_line_says_all_of_it():
         "; ended: finish: 11,000, forced_finish: 900, llm_failure: 80, invalid_reply: 20"
         "; LLM: 391.4 calls/s, 1,960 of 1,960 in flight, 40 wait, 1 min 15 s paused, 5.02 s each"
         ", 612k tokens/s, 74M in (12M cached), 3.1M out, of 500M allowed, $12.96 of $40.00"
-        "; retries: 429: 1,500, timeout: 400, connection: 70, malformed: 30"
+        "; no reply: 429: 1,500, timeout: 400, connection: 70, malformed: 30"
         "; faults: actor_lost: 3"
     )
 
@@ -122,8 +122,15 @@ def test_the_picture_says_all_of_it_at_120_columns():
     lines = painted(BUSY, 120)
     assert lines[0].split()[-4:] == ["12,000/22,363", "users", "53", "%"]
     for words in line_of(BUSY).partition("; ")[2].replace("; ", ", ").split(", "):
-        text = words.removeprefix("ended: ").removeprefix("LLM: ").removeprefix("retries: ").removeprefix("faults: ")
+        text = words.removeprefix("ended: ").removeprefix("LLM: ").removeprefix("no reply: ").removeprefix("faults: ")
         assert any(text in line for line in lines), text
+
+
+def test_the_bar_tells_what_is_done_without_colours():
+    for done in (0, 250, 1_000):
+        bar = painted(LiveFacts(num_users=1_000, num_done=done), 120)[0]
+        assert bar.count("━") == 60 * done // 1_000
+        assert bar.count("━") + bar.count("─") == 60
 
 
 def test_what_does_not_fit_is_counted():

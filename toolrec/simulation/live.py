@@ -179,7 +179,7 @@ class Picture:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width - 1  # a terminal may begin a new line after the last column
-        yield _bar(self.facts, width, mark="-" if options.ascii_only else "━")
+        yield _bar(self.facts, width, marks="=-" if options.ascii_only else "━─")
         for label, parts in rows_of(self.facts):
             yield _row(label, parts, width)
 
@@ -201,7 +201,7 @@ def rows_of(facts: LiveFacts) -> list[tuple[str, list[Part]]]:
         ("LLM", [*([(_pause(flow), "bold red")] if flow.pause_reason else []), *_plain(_calls(flow))]),
         ("tokens", _plain(_tokens(facts, flow))),
         ("cost", _plain(_cost(facts)) or [("the price is not known", "dim")]),
-        ("retries", [(text, "yellow") for text in _kinds(failures)] or _NOTHING),
+        ("no reply", [(text, "yellow") for text in _kinds(failures)] or _NOTHING),
         ("faults", [(text, "yellow") for text in _kinds(faults)] or _NOTHING),
         ("last", [(facts.last_failure, "")] if facts.last_failure else [("no failure", "dim")]),
     ]
@@ -220,7 +220,7 @@ def line_of(facts: LiveFacts) -> str:
         ", ".join(_users(facts)),
         f"ended: {ended}" if ended else "",
         "LLM: " + ", ".join([*calls, *_calls(flow), *_tokens(facts, flow), *_cost(facts)]) if facts.flow else "",
-        "retries: " + ", ".join(_kinds(_most_first(flow.failures))) if flow.failures else "",
+        "no reply: " + ", ".join(_kinds(_most_first(flow.failures))) if flow.failures else "",
         "faults: " + ", ".join(_kinds(_most_first(facts.faults))) if facts.faults else "",
     ]
     first, second, *rest = groups
@@ -283,8 +283,8 @@ def _plain(texts: Sequence[str]) -> list[Part]:
     return [(text, "") for text in texts]
 
 
-def _bar(facts: LiveFacts, width: int, *, mark: str) -> Text:
-    """The share of users that are done, as a bar where there is room for one."""
+def _bar(facts: LiveFacts, width: int, *, marks: str) -> Text:
+    """The share of users that are done, as a bar where there is room for one; `marks` are those of done and left."""
     from rich.text import Text
 
     share = min(facts.num_done / facts.num_users, 1.0) if facts.num_users else 1.0
@@ -293,7 +293,7 @@ def _bar(facts: LiveFacts, width: int, *, mark: str) -> Text:
     row = Text(f"{'run':<{LABEL_WIDTH}}", style="dim")
     if length >= MIN_BAR_WIDTH:
         done = int(share * length)
-        row.append(mark * done, style="not dim green").append(mark * (length - done)).append(GAP)
+        row.append(marks[0] * done, style="not dim green").append(marks[1] * (length - done)).append(GAP)
     row.append(said, style="not dim")
     row.truncate(width, overflow="ellipsis")
     return row

@@ -5,6 +5,7 @@ rounds/*.parquet  new messages of each round; written before
 users/*.parquet   which commits them: rounds without their user are dropped on resume
 spend.jsonl       what each completed round spent, also of attempts that came to nothing
 in_flight.jsonl   completed rounds of users that are not committed: written by the shared memory, gone when all are
+failures.jsonl    what went wrong, one JSON object a line; only where something did
 summary.json  report.html
 """
 
