@@ -15,6 +15,7 @@ from toolrec.errors import StorageError, ToolRecError
 
 def build_app() -> typer.Typer:
     """The whole command tree; modules with heavy imports load them inside their commands."""
+    from toolrec.cli.control import control
     from toolrec.cli.data import app as data_app
     from toolrec.cli.evaluate import evaluate
     from toolrec.cli.llm import app as llm_app
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     app.command("fit-fusions")(fit_fusions)
     app.add_typer(llm_app, name="llm")
     app.command("evaluate")(evaluate)
+    app.command("control")(control)
     app.command("show")(show)
     app.command("spend")(spend)
 

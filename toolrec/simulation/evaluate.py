@@ -34,6 +34,7 @@ from toolrec.recommenders import Recommender, load_fusions, load_recommenders, r
 from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.config import EvaluationConfig
+from toolrec.simulation.control import ControlFile
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.failures import FailureLog, ending_of
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
@@ -250,6 +251,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
             parts.size.flow,
             outage_timeout_s=parts.size.outage_timeout_s,
             max_failed_requests=parts.size.max_failed_requests,
+            control=ControlFile(folder.path, parts.size.flow),
         )
         watch = stack.enter_context(_watching(config, parts, users, price, flow))
         _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, watch, flow), tasks, flow, folder)))

@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError
 
 from toolrec.errors import RunStoppedError
 from toolrec.llm.flow import EXCHANGE_INTERVAL_S, FlowSettings, FlowSnapshot
+from toolrec.simulation.control import ControlFile
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class FlowWatch:
         settings: the limits that the run begins with.
         outage_timeout_s: seconds for which the endpoint may be down before the run stops.
         max_failed_requests: failed requests over all users before the run stops; None for no limit.
+        control: where limits may be changed while the run is under way; None where they may not.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class FlowWatch:
         *,
         outage_timeout_s: float,
         max_failed_requests: int | None = None,
+        control: ControlFile | None = None,
     ) -> None:
         self.latest = FlowSnapshot(settings=settings)
         self.listeners: list[Listener] = []
@@ -45,6 +48,7 @@ class FlowWatch:
         self._settings = settings
         self._outage_timeout_s = outage_timeout_s
         self._max_failed_requests = max_failed_requests
+        self._control = control
 
     async def run(self, over: asyncio.Event) -> None:
         """Polls until `over`, and once more then.
@@ -67,6 +71,10 @@ class FlowWatch:
         Raises:
             RunStoppedError: the endpoint was down for too long, or too many requests failed.
         """
+        changed = None if self._control is None else self._control.changed()
+        if changed is not None:
+            log.info("limits are now %s", changed)
+            self._settings = changed
         try:
             await self._look()
         except RayActorError as error:
@@ -83,6 +91,9 @@ class FlowWatch:
             log.warning("the governor was restarted; it goes on with what is known")
             await self._governor.restore.remote(self._settings, self.latest.members)
             snapshot = await self._governor.snapshot.remote()
+        elif snapshot.settings != self._settings:
+            await self._governor.retune.remote(self._settings)
+            snapshot = await self._governor.snapshot.remote()
         self.latest = snapshot
 
     async def last(self) -> FlowSnapshot:
@@ -91,11 +102,6 @@ class FlowWatch:
         with contextlib.suppress(RayActorError):
             await self._look()
         return self.latest
-
-    async def retune(self, settings: FlowSettings) -> None:
-        """Goes on with other limits."""
-        self._settings = settings
-        await self._governor.retune.remote(settings)
 
     def _check(self, snapshot: FlowSnapshot) -> None:
         if snapshot.outage_s > self._outage_timeout_s:
