@@ -49,7 +49,7 @@ class AdaptiveLimit:
         now_s: the present, in seconds from any fixed point.
 
     Source: TCP's slow start and additive increase, multiplicative decrease (Jacobson 1988), with windows of time
-    instead of acknowledgements, and a beginning at the cap (docs/decisions/0010).
+    instead of acknowledgements, and a beginning at the cap (docs/decisions/0011).
     """
 
     def __init__(self, cap: int, *, now_s: float) -> None:
