@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from toolrec.llm.flow import FlowSnapshot
+from toolrec.llm.prices import Price
 from toolrec.records import Usage
 from toolrec.simulation.live import (
     NUM_MARKS,
@@ -84,6 +85,25 @@ def test_rate_and_time_left_are_those_of_this_session():
     assert facts.elapsed_s == pytest.approx(50 * 0.2)
     assert facts.users_per_s == pytest.approx(50 / (50 * 0.2))
     assert facts.left_s == pytest.approx((1_000 - 450) / (50 / (50 * 0.2)))
+
+
+def test_spend_and_budget_are_those_of_all_sessions():
+    price = Price(model="m", input_usd=2.0, cached_input_usd=1.0, output_usd=8.0, checked="2026-01-01", source="made up")
+    earlier = Usage(prompt_tokens=500_000, completion_tokens=100_000)
+    watch = RunWatch(num_users=10, earlier_usage=earlier, price=price, budget_usd=5.0, budget_tokens=2_000_000)
+    assert watch.facts().cost_usd == pytest.approx(0.5 * 2.0 + 0.1 * 8.0)
+    watch.see(FlowSnapshot(usage=Usage(prompt_tokens=400_000, cached_tokens=300_000)))
+    assert watch.facts().cost_usd == pytest.approx(0.5 * 2.0 + 0.1 * 8.0 + 0.1 * 2.0 + 0.3 * 1.0)
+    assert "900k in (300k cached), 100k out, of 2M allowed, $2.3000 of $5.0000" in watch.line()
+    assert "cost     $2.3000 of $5.0000" in painted(watch.facts(), 80)
+
+
+def test_a_price_that_is_not_known_is_no_cost_of_zero():
+    watch = RunWatch(num_users=10)
+    watch.see(FlowSnapshot(usage=Usage(prompt_tokens=400_000)))
+    assert watch.facts().cost_usd is None
+    assert "$" not in watch.line()
+    assert "cost     the price is not known" in painted(watch.facts(), 80)
 
 
 def test_the_rate_follows_a_run_that_becomes_slower():

@@ -75,6 +75,8 @@ class RunWatch:
         earlier: users that ended in earlier sessions, by kind.
         earlier_usage: what these sessions spent.
         price: what the model costs; None where that is not known.
+        budget_usd: dollars that the run may spend; None for no limit.
+        budget_tokens: tokens that it may spend; None for no limit.
         failures: where failures are written; None for nowhere.
         clock: seconds from any fixed point.
     """
@@ -86,6 +88,8 @@ class RunWatch:
         earlier: Mapping[str, int] | None = None,
         earlier_usage: Usage | None = None,
         price: Price | None = None,
+        budget_usd: float | None = None,
+        budget_tokens: int | None = None,
         failures: FailureLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,8 +98,8 @@ class RunWatch:
         self.ended: Counter[str] = Counter(earlier or {})
         self.faults: Counter[str] = Counter()
         self.flow: FlowSnapshot | None = None
-        self.budget_usd: float | None = None
-        self.budget_tokens: int | None = None
+        self.budget_usd = budget_usd
+        self.budget_tokens = budget_tokens
         self.last_failure = ""
         self._earlier_usage = earlier_usage or Usage()
         self._price = price
