@@ -54,8 +54,11 @@ with watched(view, interval_s=0.02, plain_interval_s=0.02):
         if sys.argv[1:] == ["repainted"]:
             wait_for_a_repaint()
         logging.warning("log %d %s", number, "x" * 60)
+        if sys.argv[1:] == ["repainted"]:
+            wait_for_a_repaint()
         stage(f"stage {number}")
         print("printed", number, flush=True)
+    logging.warning("the last log line")
     number = 99
 assert logging.getLogger().handlers[0].stream is sys.stderr
 stage("after")
@@ -99,6 +102,7 @@ def shown(screen: pyte.Screen) -> list[str]:
 def test_what_is_written_meanwhile_stands_above_the_view_and_breaks_no_line_of_it():
     screen, _ = on_a_terminal("repainted")
     meanwhile = [line for i in (1, 2, 3) for line in (f"WARNING log {i} {'x' * 60}", f"· stage {i}", f"printed {i}")]
+    meanwhile.append("WARNING the last log line")
     assert shown(screen) == ["· before", *meanwhile, "first row 99", "last row 99", "· after"]
     assert not screen.cursor.hidden
 

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,18 +101,38 @@ def can_repaint() -> bool:
 def _repainted(view: View, interval_s: float) -> Iterator[None]:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
-    console = Console(stderr=True)
+    console, lines, over = Console(stderr=True), _Lines(), threading.Event()
     live = Live(
         get_renderable=view.picture,
         console=console,
-        refresh_per_second=1 / interval_s,
+        auto_refresh=False,
         vertical_overflow="crop",
         redirect_stdout=sys.stdout.isatty(),
     )
-    with _log_lines_above(), live:
+
+    def paint() -> None:
+        text = lines.take()
+        if text:
+            console.print(Text.from_ansi(text.removesuffix("\n")))
+        live.refresh()
+
+    def repaint() -> None:
+        paint()
+        while not over.wait(interval_s):
+            paint()
+
+    with _log_lines_to(lines), live:
         console.show_cursor(True)  # whatever way the process ends, it leaves no terminal without a cursor
-        yield
+        painter = threading.Thread(target=repaint, name="progress", daemon=True)
+        painter.start()
+        try:
+            yield
+        finally:
+            over.set()
+            painter.join()
+            paint()
 
 
 @contextlib.contextmanager
@@ -134,18 +155,17 @@ def _told(view: View, interval_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _log_lines_above() -> Iterator[None]:
-    """Sends log lines through whatever stands for standard error while the block runs.
+def _log_lines_to(stream: LogStream) -> Iterator[None]:
+    """Sends log lines elsewhere than to standard error while the block runs.
 
-    A handler holds the stream that it was made with; rich puts another one in its place, which writes above the
-    repainted lines, and would otherwise be written through by each log line.
+    A handler holds the stream that it was made with, and would write through what rich repaints there.
     """
     original = sys.stderr
     known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = [handler for logger in known if isinstance(logger, logging.Logger) for handler in logger.handlers]
     moved = [handler for handler in handlers if isinstance(handler, logging.StreamHandler) and handler.stream is original]
     for handler in moved:
-        handler.setStream(_StandardError())
+        handler.setStream(stream)
     try:
         yield
     finally:
@@ -153,10 +173,40 @@ def _log_lines_above() -> Iterator[None]:
             handler.setStream(original)
 
 
-class _StandardError:
-    """Whatever `sys.stderr` is at the time of writing."""
+class LogStream(Protocol):
+    """What a log handler writes to."""
 
-    def write(self, text: str) -> int:
+    def write(self, text: str, /) -> int:
+        """Takes a line."""
+        ...
+
+    def flush(self) -> None:
+        """Nothing is held back for longer than until the next repaint."""
+        ...
+
+
+class _Lines:
+    """Log lines until the next repaint: one by one, each would cost a repaint of its own, in the thread that logs."""
+
+    def __init__(self) -> None:
+        self._texts: deque[str] = deque()
+
+    def write(self, text: str, /) -> int:
+        self._texts.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> str:
+        """What was written since the last time."""
+        return "".join(self._texts.popleft() for _ in range(len(self._texts)))
+
+
+class _StandardError:
+    """Whatever `sys.stderr` is at the time of writing: rich puts a stream in its place that writes above what it repaints."""
+
+    def write(self, text: str, /) -> int:
         return sys.stderr.write(text)
 
     def flush(self) -> None:
@@ -179,7 +229,7 @@ def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Progres
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with _log_lines_above(), RichProgress(*columns, console=Console(stderr=True)) as display:
+    with _log_lines_to(_StandardError()), RichProgress(*columns, console=Console(stderr=True)) as display:
         task = display.add_task(description, total=total, completed=done, rate="", note="")
 
         class Bar:
