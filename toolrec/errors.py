@@ -5,7 +5,8 @@ ToolRecError                  exit code 1
 │   ├── DataError                data files and data set folders
 │   ├── ConfigError              flags, settings, environment
 │   ├── CheckpointError          recommenders' folders
-│   └── RunFolderError           run folders
+│   ├── RunFolderError           run folders
+│   └── RecordingError           recordings of replies, and calls that a replayed one does not have
 ├── LLMError                  2  the endpoint cannot be used
 │   ├── LLMUnavailableError         unreachable, or out of attempts
 │   ├── LLMRefusedError             a final answer: wrong key, unknown model, content filter
@@ -89,6 +90,10 @@ class CheckpointError(InputError):
 
 class RunFolderError(InputError):
     """A run folder is missing, damaged, already there or of another configuration."""
+
+
+class RecordingError(InputError):
+    """A recording of replies is missing, damaged or there already, or has no reply to a call; no LLM error: the run ends."""
 
 
 class LLMError(ToolRecError):
