@@ -360,12 +360,9 @@ def test_stores_that_do_not_go_together(given: dict[str, Any], reason: str):
 def test_stores_wrap_each_other_and_a_replay_needs_no_client(tmp_path: Path, folder: Path):
     asked = ScriptedLLM([REPLY])
     stores = ReplyStores(endpoint="e", cache=str(tmp_path / "cache"), record=str(folder))
-    llm = stores.wrap(CONFIG, lambda: asked)
+    llm = stores.wrap(CONFIG, asked)
     assert asyncio.run(llm.complete(ASK)) == REPLY
     assert asyncio.run(llm.complete(ASK)) == FROM_STORE
 
-    def no_client() -> ScriptedLLM:
-        raise AssertionError("a replay made a client")
-
-    replayed = ReplyStores(replay=str(folder)).wrap(CONFIG, no_client)
+    replayed = ReplyStores(replay=str(folder)).wrap(CONFIG, None)
     assert asyncio.run(replayed.complete(ASK)) == FROM_STORE

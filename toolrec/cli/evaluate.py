@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from toolrec.evaluation.bill import Bill
+    from toolrec.simulation.config import EvaluationConfig
 
 
 class Split(StrEnum):
@@ -88,6 +92,17 @@ def evaluate(
     prices: Annotated[
         Path | None, typer.Option(envvar="TOOLREC_PRICES", help="YAML file with dollars a million tokens, by model.")
     ] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Dollars at which the run stops, resumable; needs --prices.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="Tokens at which the run stops, resumable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Simulate a few users and estimate what all would cost.")] = False,
+    dry_run_users: Annotated[int, typer.Option(help="How many users a dry run takes.", min=1)] = 20,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of replies that are not paid twice. The same call gets the same reply, at any temperature."),
+    ] = None,
+    cache_max_age: Annotated[str | None, typer.Option(help="Replies older than this are asked for anew: 12h, 7d.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Folder in which every reply is kept, for --replay.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Recording to answer from: no endpoint, no key; misses are errors.")] = None,
 ) -> None:
     """Simulate users with LLM surrogates, score their lists, and hold them against the recommenders alone."""
     from toolrec.evaluation.tables import print_summary
@@ -140,7 +155,56 @@ def evaluate(
         num_cpus=num_cpus,
         metrics_port=metrics_port,
         prices=prices,
+        budget_usd=budget_usd,
+        budget_tokens=budget_tokens,
+        cache=cache,
+        cache_max_age=cache_max_age,
+        record=record,
+        replay=replay,
     )
+    if dry_run:
+        _print_dry_run(config, dry_run_users)
+        return
     summary, folder = run_evaluation(config)
     print_summary(summary)
     typer.echo(f"run folder: {folder}")
+
+
+def _print_dry_run(config: EvaluationConfig, num_tried: int) -> None:
+    from toolrec.evaluation.bill import DOLLARS
+    from toolrec.simulation.dry_run import try_few_users
+
+    bill, folder = try_few_users(config, num_tried=num_tried)
+    _print_bill(bill)
+    if all(estimate.name != DOLLARS for estimate in bill.estimates):
+        model = config.llm_model or "the embedded rules"
+        typer.echo(f"dollars are not known: no price for {model}; --prices FILE gives one")
+    if bill.num_stored_replies:
+        typer.echo(f"{bill.num_stored_replies:,} of the calls were answered by stored replies; they count at what they had cost")
+    typer.echo(f"dry run's folder: {folder}")
+
+
+def _print_bill(bill: Bill) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from toolrec.evaluation.bill import DOLLARS
+    from toolrec.evaluation.tables import dollars
+
+    table = Table(title=f"Estimate from {bill.num_tried:,} users", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "a user", "95% interval", f"all {bill.num_users:,} users", "95% interval"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for estimate in bill.estimates:
+        shown = dollars if estimate.name == DOLLARS else _amount
+        cells: list[str] = []
+        for factor in (1, bill.num_users):
+            cells.append(shown(factor * estimate.mean))
+            bounds = () if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+            cells.append("–".join(shown(factor * bound) for bound in bounds))
+        table.add_row(estimate.name, *cells)
+    Console(highlight=False).print(table)
+
+
+def _amount(amount: float | None) -> str:
+    return f"{amount:,.1f}" if amount is not None and amount < 100 else f"{amount:,.0f}"

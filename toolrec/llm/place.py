@@ -17,3 +17,10 @@ class Place:
 
 PLACE: ContextVar[Place | None] = ContextVar("toolrec_place", default=None)
 """The place of the current task's calls; None outside a run."""
+
+
+def move_on() -> None:
+    """The current task's round is done; its calls belong to the next one."""
+    place = PLACE.get()
+    if place is not None:
+        place.round += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,16 @@ class ReplyStores:
         if self.max_age_s is not None and not self.max_age_s > 0:
             raise ConfigError("the age of cached replies must be above 0", value=self.max_age_s)
 
-    def wrap(self, config: LLMConfig, client: Callable[[], LLM]) -> LLM:
-        """The LLM that goes through the stores; `client` is made only where an endpoint is needed.
+    def wrap(self, config: LLMConfig, client: LLM | None) -> LLM:
+        """The LLM that goes through the stores to `client`, which a replay has no use for.
 
         Raises:
             ConfigError, RecordingError, StorageError: a store cannot be used.
         """
         if self.replay is not None:
             return StoringLLM(Recording(Path(self.replay)), None, config)
-        llm = client()
+        assert client is not None, "only a replay does without an endpoint"
+        llm = client
         if self.cache is not None:
             store = ReplyCache(Path(self.cache), endpoint=self.endpoint, max_age_s=self.max_age_s)
             llm = StoringLLM(store, llm, config)

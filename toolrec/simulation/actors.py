@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.gate import Gate, keep_in_step
+from toolrec.llm.place import PLACE, Place, move_on
+from toolrec.llm.stores import ReplyStores
 from toolrec.parts import load_part
 from toolrec.records import Round, UserTask
 from toolrec.simulation.governor_actor import exchange_with
@@ -60,6 +62,7 @@ class SimulationSpec:
     strategy: str = DEFAULT_STRATEGY
     rank_tool: str = DEFAULT_RANK_TOOL
     run: str = ""
+    stores: ReplyStores = field(default_factory=ReplyStores)
 
 
 class Simulation:
@@ -78,7 +81,7 @@ class Simulation:
         self._governor = governor
         self._in_step: asyncio.Task[None] | None = None
         self._gate = Gate(limit=None, on_completion=llm_seconds(spec.run))
-        self._llm = OpenAIChat(spec.llm, self._gate)
+        self._llm = spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate))
         tools: dict[str, Tool] = {
             "retrieve": RetrievalTool(retriever=TimedRetriever(_retriever(spec), spec.run), pool=pool, config=spec.surrogate),
             "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
@@ -96,6 +99,7 @@ class Simulation:
         """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
         rounds = [decode_round(line) for line in previous_rounds]
         CALLER.set(Caller(max_failed_requests=self._spec.llm.user_max_failed_requests))
+        PLACE.set(Place(user_id=task.user_id, attempt=task.attempt, round=len(rounds) + 1))
         trace = await self._strategy.run(task, previous_rounds=list(rounds), on_round=self._keeper(task, rounds))
         return trace_rows(trace)
 
@@ -104,6 +108,7 @@ class Simulation:
 
         async def keep(done: Round) -> None:
             rounds.append(done)
+            move_on()
             missing = [done]
             while missing:
                 sent = [self._record(held_round(task.user_index, task.attempt, one)) for one in missing]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolrec.data import Split
 from toolrec.errors import ConfigError
 from toolrec.files import shared_path, under_job
+from toolrec.llm.recording import read_header
+from toolrec.llm.stores import ReplyStores
 from toolrec.surrogate.config import FinishPolicy, ReplyProtocol
 
 EMBEDDED = "embedded"
 """Stands in manifests for the embedded endpoint's address, which differs from run to run."""
+
+RECORDED = "recording"
+"""Stands there where no endpoint was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +29,7 @@ class EvaluationConfig:
 
     Args:
         num_users: users to simulate; None for all.
-        llm_url: base URL; None for the embedded rules.
+        llm_url: base URL; None for the embedded rules, and where a recording answers.
         attributes: attribute tools; None for all.
         address: a running Ray; None for one of our own.
         others: see `toolrec evaluate --help`.
@@ -74,13 +80,16 @@ class EvaluationConfig:
     num_cpus: int | None
     metrics_port: int | None
     prices: Path | None = None
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    stores: ReplyStores = field(default_factory=ReplyStores)
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "valid"):
             raise ConfigError("unknown split", value=self.split, allowed=("test", "valid"))
         if self.num_users is not None and self.num_users < 1:
             raise ConfigError("at least one user is needed", value=self.num_users)
-        if (self.llm_url is None) != (self.llm_model is None):
+        if self.stores.replay is None and (self.llm_url is None) != (self.llm_model is None):
             raise ConfigError("--llm-url and --llm-model go together", value=self.llm_url or self.llm_model)
         if self.keep_tools and (self.tools != "deploy" or (self.address is None and not under_job())):
             raise ConfigError("--keep-tools needs --tools deploy on a running Ray", hint="give its --address")
@@ -88,6 +97,16 @@ class EvaluationConfig:
             raise ConfigError("our own Ray needs at least one CPU", value=self.num_cpus)
         if self.metrics_port is not None and not 1 <= self.metrics_port <= 65535:
             raise ConfigError("not a port", value=self.metrics_port, allowed="1 to 65535")
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint as manifests name it."""
+        return RECORDED if self.stores.replay is not None else self.llm_url or EMBEDDED
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the embedded rules answer."""
+        return self.endpoint == EMBEDDED
 
     @classmethod
     def from_options(cls, **options: Any) -> EvaluationConfig:
@@ -102,7 +121,8 @@ class EvaluationConfig:
         if run is None:
             if options["resume"]:
                 raise ConfigError("--resume needs the run folder to go on with", hint="give it as --run")
-            run = _unused(Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset.absolute().name}")
+            run = unused(Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{dataset.absolute().name}")
+        stores = _reply_stores(options)
         attributes = options.pop("attributes")
         names = None if attributes is None else tuple(a.strip() for a in attributes.split(",") if a.strip())
         return cls(
@@ -111,8 +131,32 @@ class EvaluationConfig:
             run=shared_path(run),
             num_users=_number_of_users(options.pop("users")),
             attributes=names,
+            stores=stores,
             **options,
         )
+
+
+def _reply_stores(options: dict[str, Any]) -> ReplyStores:
+    """The stores of replies; a replay takes the model from its recording."""
+    folders = {name: options.pop(name) for name in ("cache", "record", "replay")}
+    max_age = options.pop("cache_max_age")
+    if folders["replay"] is not None:
+        if options["llm_url"] is not None or options["llm_model"] is not None:
+            raise ConfigError("--replay asks no endpoint", hint="leave --llm-url, --llm-model and their variables out")
+        options["llm_model"] = read_header(folders["replay"]).model
+    return ReplyStores(
+        endpoint=options["llm_url"] or EMBEDDED,
+        max_age_s=None if max_age is None else _seconds(max_age),
+        **{name: None if folder is None else str(shared_path(folder)) for name, folder in folders.items()},
+    )
+
+
+def _seconds(text: str) -> float:
+    """A duration as people write it: `90s`, `30m`, `12h`, `7d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if found is None:
+        raise ConfigError("not a duration", value=text, allowed="a number with s, m, h or d, as in 7d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _number_of_users(text: str) -> int | None:
@@ -123,7 +167,7 @@ def _number_of_users(text: str) -> int | None:
     return int(text)
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
     """The path, or the same with a number behind it where another run took it in the same second."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())

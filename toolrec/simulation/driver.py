@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
-from toolrec.errors import ConfigError, RunStoppedError, ToolRecError
+from toolrec.errors import ConfigError, RecordingError, RunStoppedError, StorageError, ToolRecError
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings
 from toolrec.records import FINISHED, Trace, UserTask
@@ -308,6 +308,8 @@ class Driver:
             try:
                 return await self._crew.run_user(now, previous)
             except RayTaskError as error:
+                if isinstance(error.cause, (RecordingError, StorageError)):
+                    raise error.cause from None  # every user would meet it
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
                 is_lost_tool = isinstance(error, RayActorError)
                 if not is_lost_tool or is_last:

@@ -18,16 +18,18 @@ import yaml
 
 from toolrec.connect import connected
 from toolrec.data import Dataset, load_dataset
-from toolrec.errors import ConfigError, RunFailedError, RunStoppedError, ToolRecError
+from toolrec.errors import ConfigError, RecordingError, RunFailedError, RunStoppedError, ToolRecError
 from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.evaluation.baselines import OWN_PREFIX, ManyRecommender, OneByOne
 from toolrec.evaluation.behaviour import ROUND_COLUMNS
 from toolrec.llm import LLMConfig
+from toolrec.llm.cache import ReplyCache
 from toolrec.llm.check import try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSettings
 from toolrec.llm.prices import Price, PriceTable
+from toolrec.llm.recording import RecordingHeader, begin_recording, end_recording, read_header
 from toolrec.parts import load_part
 from toolrec.progress import stage, watched
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
@@ -39,7 +41,7 @@ from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.failures import FailureLog, ending_of
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
 from toolrec.simulation.live import RunWatch
-from toolrec.simulation.manifest import protocol_facts, run_manifest, stored_price
+from toolrec.simulation.manifest import protocol_facts, recording_header, run_manifest, stored_price
 from toolrec.simulation.metrics import RunMetrics
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
 from toolrec.simulation.spend import ledger_of, total_usage, void_spend
@@ -60,6 +62,21 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
         LLMError: the endpoint cannot be used.
         StorageError: the disk is full; the run is resumable.
     """
+    dataset, manifest = simulate(config)
+    summary = _figures(config, dataset, manifest)
+    _refuse_if_nothing_worked(config.run)
+    return summary, config.run
+
+
+def simulate(config: EvaluationConfig) -> tuple[Dataset, dict[str, Any]]:
+    """Simulates the users into the run folder; nothing is scored yet.
+
+    Returns:
+        The data set and the run's manifest.
+
+    Raises:
+        ToolRecError: as `run_evaluation`.
+    """
     dataset = load_dataset(config.dataset)
     recommenders = recommenders_manifest(config.recommenders)
     load_recommenders(config.recommenders, dataset)  # refuses a wrong or damaged folder before anything is started
@@ -76,21 +93,54 @@ def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
     )
     prices = None if config.prices is None else PriceTable.read(config.prices)
     manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm, prices=prices)
+    header = recording_header(manifest, llm)
+    if config.stores.replay is not None:
+        _compare_with_recording(Path(config.stores.replay), header)
+    if config.stores.cache is not None:
+        ReplyCache(Path(config.stores.cache), endpoint=config.stores.endpoint).close()  # refuses what is no cache
     if config.llm_url is not None and config.llm_check:
         stage("trying the LLM endpoint with one call")
         asyncio.run(try_endpoint(llm))
     folder = _open_folder(config, manifest)
     try:
-        _simulate(config, dataset, folder, parts, run_price(config, manifest))
+        with _recorded(config, header):
+            _simulate(config, dataset, folder, parts, run_price(config, manifest))
     except BaseException:
         folder.discard_if_untouched()
         raise
     finally:
         folder.close()
     _refuse_if_users_are_missing(config.run, parts.user_indexes)
-    summary = _figures(config, dataset, manifest)
-    _refuse_if_nothing_worked(config.run)
-    return summary, config.run
+    return dataset, manifest
+
+
+@contextlib.contextmanager
+def _recorded(config: EvaluationConfig, header: RecordingHeader) -> Iterator[None]:
+    """Keeps a recording of what happens inside, where one is asked for; it is whole on any way out."""
+    if config.stores.record is None:
+        yield
+        return
+    folder = Path(config.stores.record)
+    begin_recording(folder, header, is_resumed=config.resume)
+    try:
+        yield
+    finally:
+        end_recording(folder)
+
+
+def _compare_with_recording(folder: Path, header: RecordingHeader) -> None:
+    """Says in what a replay differs from the recorded run: wherever that changes a call, the recording has no reply.
+
+    Raises:
+        RecordingError: it differs in what every call has.
+    """
+    recorded = read_header(folder)
+    different = [name for name, value in header.parameters.items() if recorded.parameters.get(name) != value]
+    if different:
+        said = ", ".join(f"{name} was {recorded.parameters.get(name)}, now {header.parameters[name]}" for name in different)
+        raise RecordingError(f"the recording was made with other sampling parameters: {said}", value=str(folder))
+    for difference in recorded.differences(header.settings):
+        stage(f"not as in the recorded run: {difference}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,9 +291,10 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
             strategy=config.strategy,
             rank_tool=config.rank_tool,
             run=config.run.name,
+            stores=config.stores,
         )
-        embedded = EmbeddedOptions() if config.llm_url is None else None
-        stage(f"starting actors; LLM: {config.llm_model or 'embedded rules, not a language model'}")
+        embedded = EmbeddedOptions() if config.is_embedded else None
+        stage(f"starting actors; LLM: {_who_answers(config)}")
         crew = Crew(spec, dataset.pool, parts.size, embedded=embedded, rounds_path=folder.rounds_in_flight)
         stack.callback(crew.stop)
         flow = FlowWatch(
@@ -277,6 +328,12 @@ def _watching(
             yield watch
         finally:
             watch.see(flow.latest)
+
+
+def _who_answers(config: EvaluationConfig) -> str:
+    if config.stores.replay is not None:
+        return f"a recording of {config.llm_model}"
+    return config.llm_model or "embedded rules, not a language model"
 
 
 async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from toolrec.data import Dataset
 from toolrec.files import sha256_json
 from toolrec.llm import LLMConfig
 from toolrec.llm.prices import Price, PriceTable, price_from_json
-from toolrec.simulation.config import EMBEDDED, EvaluationConfig
+from toolrec.llm.recording import RecordingHeader
+from toolrec.llm.recording import checksum as recording_checksum
+from toolrec.llm.stored import parameters_of
+from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.run_folder import SCHEMA_VERSION
 from toolrec.surrogate import SurrogateConfig, prompt_hashes
 
@@ -55,6 +59,9 @@ def run_manifest(
             "requests_per_minute": config.requests_per_minute,
             "tokens_per_minute": config.tokens_per_minute,
             "llm_concurrency": config.llm_concurrency,
+            "budget_usd": config.budget_usd,
+            "budget_tokens": config.budget_tokens,
+            "stored_replies": config.stores.as_json(),
         },
         "prices": prices_facts(prices, llm.model),
         "dataset": {"path": str(config.dataset), "manifest": dataset.manifest},
@@ -67,6 +74,13 @@ def run_manifest(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def recording_header(manifest: dict[str, Any], llm: LLMConfig) -> RecordingHeader:
+    """What a recording says of the run that made it; how many users there were and who answered may differ in a replay."""
+    left_out = ("llm.base_url", "recording", "users")
+    settings = {name: value for name, value in manifest["settings"].items() if name not in left_out}
+    return RecordingHeader(model=llm.model, parameters=parameters_of(llm), settings=json.loads(json.dumps(settings)))
 
 
 def prices_facts(prices: PriceTable | None, model: str) -> dict[str, Any] | None:
@@ -95,7 +109,7 @@ def result_settings(
         "seed": config.seed,
         "attributes": list(config.attributes) if config.attributes is not None else "all",
         **{f"surrogate.{name}": value for name, value in asdict(surrogate).items()},
-        "llm.base_url": config.llm_url or EMBEDDED,
+        "llm.base_url": config.endpoint,
         "llm.model": llm.model,
         "llm.temperature": llm.temperature,
         "llm.seed": llm.seed,
@@ -103,6 +117,7 @@ def result_settings(
         "strategy": config.strategy,
         "rank_tool": config.rank_tool,
         "prompts": sha256_json(prompt_hashes()),
+        **({"recording": recording_checksum(Path(config.stores.replay))} if config.stores.replay is not None else {}),
     }
 
 
@@ -119,6 +134,8 @@ def protocol_facts(config: EvaluationConfig, manifest: dict[str, Any]) -> dict[s
         "prompt_history_length": surrogate.pop("prompt_history_length"),
         "model": settings["llm.model"],
         "llm_url": settings["llm.base_url"],
+        "recording": settings.get("recording", "")[:16] or None,
+        "stored_replies": config.stores.as_json() or None,
         "temperature": settings["llm.temperature"],
         "llm_seed": settings["llm.seed"],
         **surrogate,

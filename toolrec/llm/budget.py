@@ -1,0 +1,86 @@
+"""Budgets: what a run may spend over all its sessions, and how many requests in flight the rest is good for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from toolrec.errors import ConfigError
+from toolrec.llm.prices import Price
+from toolrec.records import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A run's caps; none by default.
+
+    Args:
+        max_usd: dollars at most; None for no cap.
+        max_tokens: tokens of prompts and replies at most; None for no cap.
+        price: what the model costs; needed for `max_usd`.
+        spent: what earlier sessions of the run have spent.
+
+    Raises:
+        ConfigError: a cap that is none, or dollars without a price.
+    """
+
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    price: Price | None = None
+    spent: Usage = field(default_factory=Usage)
+
+    def __post_init__(self) -> None:
+        if self.max_usd is not None and not (math.isfinite(self.max_usd) and self.max_usd > 0):
+            raise ConfigError("--budget-usd must be a number of dollars above 0", value=self.max_usd)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ConfigError("--budget-tokens must be at least 1", value=self.max_tokens)
+        if self.max_usd is not None and self.price is None:
+            raise ConfigError("--budget-usd needs the model's price", hint="give --prices FILE, or use --budget-tokens")
+
+    def affordable(self, usage: Usage) -> int | None:
+        """How many requests may be in flight so that they end at the cap, at the mean cost of those so far.
+
+        Before the first reply tells what a request costs, one may be. Requests cost more or less than the mean, and each
+        client goes on with what it was last allowed: so the cap is passed by less than what is in flight at it.
+
+        Args:
+            usage: what this session has spent.
+
+        Returns:
+            A number, 0 where a cap is reached; None where there is none.
+        """
+        total = self.spent + usage
+        num_paid = total.num_calls - total.num_stored_replies
+        limits = [_affordable(cap - cost, cost / num_paid if num_paid else None) for cap, cost in self._costs(total)]
+        return min(limits, default=None)
+
+    def state(self, usage: Usage) -> str:
+        """What is spent of which cap, in words."""
+        total = self.spent + usage
+        said = []
+        if self.max_usd is not None and self.price is not None:
+            said.append(f"${self.price.cost_usd(total):,.4f} of ${self.max_usd:,.4f}")
+        if self.max_tokens is not None:
+            said.append(f"{_tokens(total):,} of {self.max_tokens:,} tokens")
+        return ", ".join(said)
+
+    def _costs(self, total: Usage) -> list[tuple[float, float]]:
+        """Each cap, and what counts against it."""
+        costs: list[tuple[float, float]] = []
+        if self.max_usd is not None and self.price is not None:
+            costs.append((self.max_usd, self.price.cost_usd(total)))
+        if self.max_tokens is not None:
+            costs.append((float(self.max_tokens), float(_tokens(total))))
+        return costs
+
+
+def _affordable(left: float, mean: float | None) -> int:
+    if left <= 0:
+        return 0
+    if mean is None:
+        return 1
+    return math.ceil(min(left / mean, 1e9)) if mean > 0 else 10**9
+
+
+def _tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens
