@@ -20,6 +20,7 @@ from toolrec.errors import ConfigError
 from toolrec.llm.adaptive import AdaptiveLimit
 from toolrec.llm.breaker import Breaker
 from toolrec.llm.buckets import LeasedBucket
+from toolrec.llm.budget import Budget
 from toolrec.llm.outcomes import Outcomes
 from toolrec.records import Usage, add_counts
 
@@ -176,6 +177,7 @@ class FlowSnapshot:
         settings: what is asked for at present.
         members: each member's own totals.
         governor: another value after every restart of the governor.
+        is_budget_spent: no further request is begun, as the run's budget is spent.
     """
 
     in_flight: int = 0
@@ -197,6 +199,7 @@ class FlowSnapshot:
     settings: FlowSettings = field(default_factory=FlowSettings)
     members: Mapping[str, FlowTotals] = field(default_factory=dict)
     governor: str = ""
+    is_budget_spent: bool = False
 
     @property
     def num_failures(self) -> int:
@@ -228,6 +231,7 @@ class Governor:
     Args:
         settings: limits to start with.
         ceiling: users in flight, the most requests there can be.
+        budget: what the run may spend; fewer requests may be in flight towards its end, and none after it.
         clock: seconds from any fixed point.
         draw: a number between 0 and 1, for jitter.
     """
@@ -237,11 +241,13 @@ class Governor:
         settings: FlowSettings,
         *,
         ceiling: int,
+        budget: Budget | None = None,
         clock: Callable[[], float],
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._clock = clock
         self._ceiling = ceiling
+        self._budget = budget or Budget()
         self._name = uuid.uuid4().hex
         self._settings = settings
         now_s = clock()
@@ -316,7 +322,7 @@ class Governor:
         return FlowSnapshot(
             in_flight=self._in_flight,
             waiting=sum(member.report.waiting for member in self._members.values()),
-            limit=self._limit.value,
+            limit=self._slots_in_all,
             cap=self._cap,
             num_requests=total.num_requests,
             num_calls=total.num_calls,
@@ -333,7 +339,14 @@ class Governor:
             settings=self._settings,
             members=dict(self._totals),
             governor=self._name,
+            is_budget_spent=self._budget.affordable(total.usage) == 0,
         )
+
+    @property
+    def _slots_in_all(self) -> int:
+        """Requests in flight over all members: what the endpoint takes, and what the budget is good for."""
+        affordable = self._budget.affordable(sum((totals.usage for totals in self._totals.values()), Usage()))
+        return self._limit.value if affordable is None else min(self._limit.value, affordable)
 
     @property
     def _in_flight(self) -> int:
@@ -374,7 +387,7 @@ class Governor:
         Parts of a slot go round from second to second, so that a limit below the number of members serves all of them.
         What is left over where all demand is met is offered in halves: whoever comes next finds some at once.
         """
-        limit = self._limit.value
+        limit = self._slots_in_all
         demands = {other: member.demand for other, member in self._members.items()}
         demand = sum(demands.values())
         free = limit - sum(member.held for other, member in self._members.items() if other != name)

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
 from toolrec.errors import ConfigError, RecordingError, RunStoppedError, StorageError, ToolRecError
+from toolrec.llm.budget import Budget
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings
 from toolrec.records import FINISHED, Trace, UserTask
@@ -56,6 +57,7 @@ class SimulationConfig:
         flow: what may be asked of the LLM endpoint, over all actors.
         outage_timeout_s: seconds for which the endpoint may be down before the run stops, resumable.
         max_failed_requests: failed requests to the endpoint before the run stops, resumable; None for no limit.
+        budget: what the run may spend.
     """
 
     concurrency: int = 64
@@ -66,6 +68,7 @@ class SimulationConfig:
     flow: FlowSettings = field(default_factory=FlowSettings)
     outage_timeout_s: float = 600.0
     max_failed_requests: int | None = None
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "max_attempts", "block_users"):
@@ -104,7 +107,7 @@ class Crew:
         # On the driver's node, where the run folder is: what it writes there is read again by its restart and by a resumed run.
         here = _on(ray.get_runtime_context().get_node_id())
         self.memory = MemoryActor.options(scheduling_strategy=here).remote(None if rounds_path is None else str(rounds_path))
-        self.governor = GovernorActor.remote(config.flow, config.concurrency)
+        self.governor = GovernorActor.remote(config.flow, config.concurrency, config.budget)
         self._endpoints: list[ActorHandle] = []
         self._pool_ref = ray.put(pool)
         places = _places(config)

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.evaluation.baselines import OWN_PREFIX, ManyRecommender, OneByOne
 from toolrec.evaluation.behaviour import ROUND_COLUMNS
 from toolrec.llm import LLMConfig
+from toolrec.llm.budget import Budget
 from toolrec.llm.cache import ReplyCache
 from toolrec.llm.check import try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions
@@ -33,8 +34,9 @@ from toolrec.llm.recording import RecordingHeader, begin_recording, end_recordin
 from toolrec.parts import load_part
 from toolrec.progress import stage, watched
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
-from toolrec.records import UserTask
+from toolrec.records import Usage, UserTask
 from toolrec.simulation.actors import SimulationSpec
+from toolrec.simulation.budget import BudgetWatch, budget_stop, spent_before
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.control import ControlFile
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
@@ -84,15 +86,17 @@ def simulate(config: EvaluationConfig) -> tuple[Dataset, dict[str, Any]]:
     request = tools_request(config, dataset, recommenders)
     load_part("strategy", config.strategy), load_part("tool", config.rank_tool)
     own_recommenders(config, dataset)
+    prices = None if config.prices is None else PriceTable.read(config.prices)
+    manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm, prices=prices)
+    price = run_price(config, manifest)
     parts = SimulationParts(
         surrogate=surrogate,
         llm=llm,
         tools=request,
         size=simulation_config(config),
+        budget=Budget(max_usd=config.budget_usd, max_tokens=config.budget_tokens, price=price),
         user_indexes=tuple(dataset.sample_users(config.num_users, config.seed).tolist()),
     )
-    prices = None if config.prices is None else PriceTable.read(config.prices)
-    manifest = run_manifest(config, dataset=dataset, recommenders=recommenders, surrogate=surrogate, llm=llm, prices=prices)
     header = recording_header(manifest, llm)
     if config.stores.replay is not None:
         _compare_with_recording(Path(config.stores.replay), header)
@@ -151,6 +155,7 @@ class SimulationParts:
     llm: LLMConfig
     tools: ToolsRequest
     size: SimulationConfig
+    budget: Budget
     user_indexes: tuple[int, ...]
 
 
@@ -276,6 +281,10 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     if not waiting:
         stage("every user is simulated already")
         return
+    budget = replace(parts.budget, spent=spent_before(config.run))
+    if budget.affordable(Usage()) == 0:
+        raise budget_stop(budget, Usage())
+    size = replace(parts.size, budget=budget)
     tasks = user_tasks(dataset, config, waiting, attempts=attempts)
     with contextlib.ExitStack() as stack:
         stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
@@ -295,17 +304,18 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         )
         embedded = EmbeddedOptions() if config.is_embedded else None
         stage(f"starting actors; LLM: {_who_answers(config)}")
-        crew = Crew(spec, dataset.pool, parts.size, embedded=embedded, rounds_path=folder.rounds_in_flight)
+        crew = Crew(spec, dataset.pool, size, embedded=embedded, rounds_path=folder.rounds_in_flight)
         stack.callback(crew.stop)
         flow = FlowWatch(
             crew.governor,
-            parts.size.flow,
-            outage_timeout_s=parts.size.outage_timeout_s,
-            max_failed_requests=parts.size.max_failed_requests,
-            control=ControlFile(folder.path, parts.size.flow),
+            size.flow,
+            outage_timeout_s=size.outage_timeout_s,
+            max_failed_requests=size.max_failed_requests,
+            control=ControlFile(folder.path, size.flow),
         )
         watch = stack.enter_context(_watching(config, parts, users, price, flow))
-        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, parts.size, watch, flow), tasks, flow, folder)))
+        flow.listeners.append(BudgetWatch(budget))
+        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder)))
     folder.forget_in_flight()
 
 
@@ -340,7 +350,9 @@ async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, fol
     try:
         await driver.run(tasks)
     finally:
-        folder.note_llm_counts(llm_counts(await flow.last()))
+        last = await flow.last()
+        folder.note_llm_counts(llm_counts(last))
+        folder.journal_unfinished(last.usage)
 
 
 def _unwrapped(run: Callable[[], None]) -> None:
@@ -388,8 +400,9 @@ def _figures(config: EvaluationConfig, dataset: Dataset, manifest: dict[str, Any
 
 
 def run_price(config: EvaluationConfig, manifest: dict[str, Any]) -> Price | None:
-    """What the model costs: by the price file given now, or the one that the run was started with."""
-    return stored_price(manifest if config.prices else read_manifest(config.run))
+    """What the model costs: by the price file given now, or the one that the resumed run was started with."""
+    is_resumed = config.resume and config.run.exists()
+    return stored_price(read_manifest(config.run) if is_resumed and config.prices is None else manifest)
 
 
 def _llm_facts(run: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
+from toolrec.llm.budget import Budget
 from toolrec.llm.flow import Allowance, FlowSettings, FlowSnapshot, FlowTotals, Governor, MemberReport
 from toolrec.llm.gate import Exchange
 
@@ -20,8 +21,8 @@ class FlowGovernor:
     what is in flight, and `FlowWatch` what was known of members that are gone and how limits were changed since.
     """
 
-    def __init__(self, settings: FlowSettings, ceiling: int) -> None:
-        self._governor = Governor(settings, ceiling=ceiling, clock=time.monotonic)
+    def __init__(self, settings: FlowSettings, ceiling: int, budget: Budget) -> None:
+        self._governor = Governor(settings, ceiling=ceiling, budget=budget, clock=time.monotonic)
 
     async def exchange(self, name: str, report: MemberReport) -> Allowance:
         """Takes a member's report and gives its next allowance."""

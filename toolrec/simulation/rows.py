@@ -109,6 +109,11 @@ def usage_rows(usage: Mapping[str, Usage]) -> list[Row]:
     ]
 
 
+def usage_of(row: Mapping[str, Any]) -> Usage:
+    """The usage in a row that has its fields among others; 0 for fields that are younger than the row."""
+    return Usage(**{field.name: row.get(field.name) or 0 for field in fields(Usage)})
+
+
 def _count_rows(counts: Mapping[str, int]) -> list[Row]:
     return [{"kind": kind, "count": count} for kind, count in sorted(counts.items())]
 

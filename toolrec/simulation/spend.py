@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import pandas as pd
 
 from toolrec.records import Usage
-from toolrec.simulation.rows import Row
+from toolrec.simulation.rows import Row, usage_of
 
 SpendKey = Literal["user", "round", "tool", "purpose"]
 """What the ledger is summed by."""
@@ -45,14 +45,14 @@ def ledger_of(journal: Sequence[Row], users: pd.DataFrame) -> pd.DataFrame:
         {
             **dict(zip(("user_index", "attempt", "round", "purpose"), where, strict=True)),
             "tool": entry.get("tool") or NO_TOOL,
-            **{name: entry.get(name, 0) for name in _USAGE_FIELDS},
+            **asdict(usage_of(entry)),
         }
         for where, entry in unique.items()
     ]
     ledger = pd.DataFrame(rows, columns=["user_index", "attempt", "round", "purpose", "tool", *_USAGE_FIELDS])
     latest = ledger.groupby(["user_index", "round"])["attempt"].transform("max")
     num_rounds = ledger["user_index"].map(dict(zip(users["user_index"].tolist(), users["num_rounds"].tolist(), strict=True)))
-    held = (ledger["attempt"] == latest) & (ledger["round"] <= num_rounds.fillna(0))
+    held = (ledger["attempt"] == latest) & (ledger["round"] <= num_rounds.fillna(-1))
     return ledger.assign(is_void=~held)
 
 
