@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import Evaluate, lists_of, same, summary_of
+from support import Evaluate, lists_of, same, start_cli, summary_of
 
 from toolrec.cli import run_command
 from toolrec.errors import RunStoppedError
 from toolrec.llm.budget import Budget
-from toolrec.llm.embedded import EmbeddedOptions, EmbeddedServer, run_in_thread
+from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.records import Usage
@@ -36,12 +36,11 @@ def prices(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def keyed() -> Iterator[EmbeddedServer]:
-    """The rules at an address of their own, behind a key."""
-    server = run_in_thread(EmbeddedOptions(api_key=MARKER))
-    yield server
-    server.stop()
+def finished(process: subprocess.Popen[str]) -> str:
+    """What a command said that must end well."""
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, output
+    return output
 
 
 class TestReplay:
@@ -61,16 +60,18 @@ class TestReplay:
         assert (protocol["llm_url"], protocol["model"]) == ("recording", MODEL_NAME)
         assert summary_of(recorded)["protocol"]["stored_replies"] == {"recorded": True}
 
-    def test_it_needs_no_endpoint_and_no_key_and_holds_neither(
-        self, evaluate: Evaluate, keyed: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        # The key reaches the actors in a file's place here: an own header is not needed, the session's Ray has the variable.
-        folder = tmp_path / "recording"
-        recorded = evaluate(*FEW, "--record", str(folder))
+    def test_it_needs_no_endpoint_and_no_key_and_holds_neither(self, demo_folder: Path, demo_recommenders: Path, tmp_path: Path):
+        command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--users", "4"]
+        command += ["--tools", "local", "--num-cpus", "1"]
+        folder, key = tmp_path / "recording", {"TOOLREC_TEST_KEY": MARKER}
+        with run_in_thread(EmbeddedOptions(api_key=MARKER)) as server:
+            flags = ["--llm-url", server.base_url, "--llm-model", MODEL_NAME, "--llm-key-env", "TOOLREC_TEST_KEY"]
+            said = finished(start_cli(*command, *flags, "--run", str(tmp_path / "one"), "--record", str(folder), **key))
+            address = server.base_url.removeprefix("http://")
         content = b"".join(path.read_bytes() for path in folder.iterdir())
-        assert MARKER.encode() not in content and b"127.0.0.1" not in content
-        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-        same(recorded, evaluate(*FEW, "--replay", str(folder)))
+        assert MARKER.encode() not in content and address.encode() not in content and MARKER not in said
+        finished(start_cli(*command, "--run", str(tmp_path / "two"), "--replay", str(folder)))
+        same(tmp_path / "one", tmp_path / "two")
 
     def test_a_miss_ends_the_run_and_says_whose_call_it_was(
         self, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture
