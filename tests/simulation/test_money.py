@@ -16,8 +16,8 @@ from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.records import Usage
-from toolrec.simulation.budget import BudgetWatch, spent_before
-from toolrec.simulation.run_folder import UNFINISHED, RunFolder, read_spend, read_users
+from toolrec.simulation.budget import UNFINISHED, BudgetWatch, journal_unfinished, spent_so_far
+from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
 from toolrec.simulation.spend import ledger_of, spend_by, total_usage
 
 MARKER = "sk-marker-0123456789abcdef"
@@ -118,12 +118,12 @@ class TestBudget:
         run = evaluate(*flags, "--budget-tokens", str(num_tokens // 2), expect=3)
         said = capsys.readouterr().err
         assert "the budget is spent" in said and f"of {num_tokens // 2:,} tokens" in said and "--resume" in said
-        spent = spent_before(run)
+        spent = spent_so_far(run)
         assert num_tokens // 2 <= spent.prompt_tokens + spent.completion_tokens < num_tokens
         assert 0 < len(read_users(run)) < 12
         # What is spent already counts: the same budget lets nothing more through.
         evaluate(*flags, "--budget-tokens", str(num_tokens // 2), "--resume", run_folder=run, expect=3)
-        assert spent_before(run) == spent
+        assert spent_so_far(run) == spent
         evaluate(*flags, "--budget-usd", "1e6", "--prices", str(prices), "--resume", run_folder=run)
         assert lists_of(run).to_dict("records") == lists_of(whole).to_dict("records")
 
@@ -167,12 +167,15 @@ class TestWithoutRay:
         used = {"num_calls": 2, "num_attempts": 2, "prompt_tokens": 100, "cached_tokens": 0, "completion_tokens": 10}
         stored = {"num_stored_replies": 1, "saved_prompt_tokens": 50, "saved_completion_tokens": 5}
         folder.journal([{"user_index": 1, "attempt": 1, "round": 1, "purpose": "decide", "tool": "Finish", **used, **stored}])
-        folder.journal_unfinished(Usage(num_calls=1, num_attempts=2, prompt_tokens=100, completion_tokens=10))
+        journal_unfinished(
+            folder, before=Usage(), session=Usage(num_calls=1, num_attempts=2, prompt_tokens=100, completion_tokens=10)
+        )
         assert len(read_spend(tmp_path / "run")) == 1
-        folder.journal_unfinished(Usage(num_calls=4, num_attempts=5, prompt_tokens=170, completion_tokens=30))
+        more = Usage(num_calls=4, num_attempts=5, prompt_tokens=170, completion_tokens=30)
+        journal_unfinished(folder, before=Usage(), session=more)
         folder.close()
         ledger = ledger_of(read_spend(tmp_path / "run"), read_users(tmp_path / "run").assign(num_rounds=1))
         by_purpose = {spend.key: spend for spend in spend_by(ledger, "purpose")}
         assert by_purpose[UNFINISHED].usage == Usage(num_calls=3, num_attempts=3, prompt_tokens=70, completion_tokens=20)
         assert by_purpose[UNFINISHED].void_usage == by_purpose[UNFINISHED].usage
-        assert spent_before(tmp_path / "run").prompt_tokens == 170
+        assert spent_so_far(tmp_path / "run").prompt_tokens == 170

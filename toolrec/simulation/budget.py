@@ -1,7 +1,8 @@
-"""A run's budget in the driver: what earlier sessions spent, and the stop when nothing is left."""
+"""A run's budget in the driver: what was spent so far, what was spent on rounds that never ended, the stop when nothing is left."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from toolrec.errors import RunStoppedError
@@ -9,7 +10,12 @@ from toolrec.llm.budget import Budget
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.records import Usage
 from toolrec.simulation.rows import usage_of
-from toolrec.simulation.run_folder import read_spend
+from toolrec.simulation.run_folder import RunFolder, read_spend
+
+UNFINISHED = "unfinished"
+"""The purpose under which the journal has what was spent on rounds that never ended; of no user in particular."""
+
+_PAID = ("num_calls", "num_attempts", "prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 class BudgetWatch:
@@ -51,7 +57,25 @@ def budget_stop(budget: Budget, usage: Usage) -> RunStoppedError:
     )
 
 
-def spent_before(run: Path) -> Usage:
-    """What earlier sessions of the run spent, attempts that came to nothing included."""
+def spent_so_far(run: Path) -> Usage:
+    """What the journal says that the run has spent over all its sessions, attempts that came to nothing included."""
     unique = {(e["user_index"], e["attempt"], e["round"], e["purpose"]): e for e in read_spend(run)}
     return sum((usage_of(entry) for entry in unique.values()), Usage())
+
+
+def journal_unfinished(folder: RunFolder, *, before: Usage, session: Usage) -> None:
+    """Journals what a session spent beyond its completed rounds: on those that a stop or a kill cut short.
+
+    Args:
+        folder: the run's.
+        before: what the journal said when the session began.
+        session: all that the session spent, by the clients' own count.
+    """
+    after = spent_so_far(folder.path)
+    rest = {name: getattr(session, name) - (getattr(after, name) - getattr(before, name)) for name in _PAID}
+    num_stored = after.num_stored_replies - before.num_stored_replies
+    rest["num_calls"] += num_stored  # of these the clients know nothing
+    if rest["num_calls"] > 0:
+        number = 1 + sum(entry["purpose"] == UNFINISHED for entry in read_spend(folder.path))
+        where = {"user_index": 0, "attempt": number, "round": 0, "tool": "", "purpose": UNFINISHED}
+        folder.journal([{**where, **asdict(Usage(**{name: max(count, 0) for name, count in rest.items()}))}])

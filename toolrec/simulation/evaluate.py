@@ -36,7 +36,7 @@ from toolrec.progress import stage, watched
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
 from toolrec.records import Usage, UserTask
 from toolrec.simulation.actors import SimulationSpec
-from toolrec.simulation.budget import BudgetWatch, budget_stop, spent_before
+from toolrec.simulation.budget import BudgetWatch, budget_stop, journal_unfinished, spent_so_far
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.control import ControlFile
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
@@ -281,7 +281,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     if not waiting:
         stage("every user is simulated already")
         return
-    budget = replace(parts.budget, spent=spent_before(config.run))
+    budget = replace(parts.budget, spent=spent_so_far(config.run))
     if budget.affordable(Usage()) == 0:
         raise budget_stop(budget, Usage())
     size = replace(parts.size, budget=budget)
@@ -315,7 +315,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         )
         watch = stack.enter_context(_watching(config, parts, users, price, flow))
         flow.listeners.append(BudgetWatch(budget))
-        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder)))
+        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder, budget.spent)))
     folder.forget_in_flight()
 
 
@@ -346,13 +346,13 @@ def _who_answers(config: EvaluationConfig) -> str:
     return config.llm_model or "embedded rules, not a language model"
 
 
-async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder) -> None:
+async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder, before: Usage) -> None:
     try:
         await driver.run(tasks)
     finally:
         last = await flow.last()
         folder.note_llm_counts(llm_counts(last))
-        folder.journal_unfinished(last.usage)
+        journal_unfinished(folder, before=before, session=last.usage)
 
 
 def _unwrapped(run: Callable[[], None]) -> None:

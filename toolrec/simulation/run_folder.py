@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,8 +26,8 @@ import pyarrow.parquet as pq
 
 from toolrec.errors import RunFolderError
 from toolrec.files import atomic_file, cut_torn_line, read_json, storage_errors, write_json
-from toolrec.records import Usage, add_counts
-from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row, usage_of
+from toolrec.records import add_counts
+from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -39,9 +38,6 @@ IN_FLIGHT = "in_flight.jsonl"
 LLM_COUNTS = "llm_counts.json"
 LOCK = ".lock"
 
-UNFINISHED = "unfinished"
-"""The purpose under which the journal has what was spent on rounds that never ended; of no user in particular."""
-
 
 class RunFolder:
     """The driver's hold on a run folder; a second driver is refused. One file in it is the shared memory's."""
@@ -51,7 +47,6 @@ class RunFolder:
         self._lock = lock
         self._next_part = next_part
         self._is_new = is_new
-        self._journalled = Usage()
 
     @classmethod
     def create(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
@@ -111,30 +106,10 @@ class RunFolder:
         """Appends what rounds spent, one JSON object a line."""
         if not entries:
             return
-        self._journalled = sum((usage_of(entry) for entry in entries), self._journalled)
         with storage_errors(self.path), (self.path / SPEND).open("a", encoding="utf-8") as handle:
             handle.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
             handle.flush()
             os.fsync(handle.fileno())
-
-    def journal_unfinished(self, usage: Usage) -> None:
-        """Appends what this session spent beyond its completed rounds: on rounds that a stop or a kill cut short.
-
-        Args:
-            usage: all that the session spent.
-        """
-        known = self._journalled
-        rest = Usage(
-            num_calls=max(usage.num_calls - (known.num_calls - known.num_stored_replies), 0),
-            num_attempts=max(usage.num_attempts - known.num_attempts, 0),
-            prompt_tokens=max(usage.prompt_tokens - known.prompt_tokens, 0),
-            cached_tokens=max(usage.cached_tokens - known.cached_tokens, 0),
-            completion_tokens=max(usage.completion_tokens - known.completion_tokens, 0),
-        )
-        if rest.num_calls:
-            session = 1 + sum(entry["purpose"] == UNFINISHED for entry in read_spend(self.path))
-            where = {"user_index": 0, "attempt": session, "round": 0, "tool": "", "purpose": UNFINISHED}
-            self.journal([{**where, **asdict(rest)}])
 
     def note_llm_counts(self, counts: dict[str, int]) -> None:
         """Adds what one session met on the way to the endpoint."""
