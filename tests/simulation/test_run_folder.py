@@ -120,11 +120,12 @@ def test_a_damaged_file_is_an_error_not_a_trace(tmp_path: Path):
 def test_a_cut_last_line_of_the_spend_journal_is_left_out(tmp_path: Path):
     run = tmp_path / "run"
     folder = RunFolder.create(run, a_manifest(seed=1))
-    folder.journal([{"user_index": 1, "attempt": 1}])
+    folder.journal([entry(1, 1, 1, 10), entry(1, 1, 2, 20)])
+    folder.journal([entry(1, 1, 1, 10)])  # a restarted memory tells once more
     folder.close()
     with (run / "spend.jsonl").open("a") as handle:
         handle.write('{"user_index": 2, "att')
-    assert read_spend(run) == [{"user_index": 1, "attempt": 1}]
+    assert read_spend(run) == [entry(1, 1, 1, 10), entry(1, 1, 2, 20)]
 
 
 def entry(user_index: int, attempt: int, number: int, prompt_tokens: int) -> dict[str, Any]:
@@ -139,7 +140,6 @@ def test_void_spend_is_what_no_committed_trace_holds():
         entry(1, 2, 2, 20),  # continued under a new attempt: both rounds are held
         entry(2, 1, 1, 100),  # done again under attempt 2: void
         entry(2, 2, 1, 100),
-        entry(2, 2, 1, 100),  # the same entry twice (a restarted memory): counted once
         entry(3, 1, 1, 1000),  # never committed: void
     ]
     assert void_spend(ledger_of(journal, users))["decide"].prompt_tokens == 100 + 1000
@@ -148,12 +148,12 @@ def test_void_spend_is_what_no_committed_trace_holds():
 def test_a_torn_line_does_not_swallow_the_next_entry(tmp_path: Path):
     run = tmp_path / "run"
     folder = RunFolder.create(run, a_manifest(seed=1))
-    folder.journal([{"user_index": 1, "attempt": 1}])
+    folder.journal([entry(1, 1, 1, 10)])
     folder.close()
     with (run / "spend.jsonl").open("a") as handle:
         handle.write('{"user_index": 2, "att')
     folder = RunFolder.resume(run, a_manifest(seed=1))
-    folder.journal([{"user_index": 3, "attempt": 1}])
+    folder.journal([entry(3, 1, 1, 10)])
     folder.close()
     assert [entry["user_index"] for entry in read_spend(run)] == [1, 3]
 

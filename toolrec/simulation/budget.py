@@ -1,4 +1,4 @@
-"""A run's budget in the driver: what was spent so far, what was spent on rounds that never ended, the stop when nothing is left."""
+"""A run's budget in the driver: what is spent so far, rounds that never ended among it, and the stop when nothing is left."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ def budget_stop(budget: Budget, usage: Usage) -> RunStoppedError:
 
 def spent_so_far(run: Path) -> Usage:
     """What the journal says that the run has spent over all its sessions, attempts that came to nothing included."""
-    unique = {(e["user_index"], e["attempt"], e["round"], e["purpose"]): e for e in read_spend(run)}
-    return sum((usage_of(entry) for entry in unique.values()), Usage())
+    return sum((usage_of(entry) for entry in read_spend(run)), Usage())
 
 
 def journal_unfinished(folder: RunFolder, *, before: Usage, session: Usage) -> None:

@@ -37,19 +37,15 @@ def ledger_of(journal: Sequence[Row], users: pd.DataFrame) -> pd.DataFrame:
     every round of a user that is not committed, was spent for nothing.
 
     Args:
-        journal: the entries of `spend.jsonl`. The same entry twice (a restarted memory) counts once.
+        journal: the entries of `spend.jsonl`, each once.
         users: the committed users; `user_index` and `num_rounds` are read.
     """
-    unique = {(e["user_index"], e["attempt"], e["round"], e["purpose"]): e for e in journal}
+    where = ("user_index", "attempt", "round", "purpose")
     rows = [
-        {
-            **dict(zip(("user_index", "attempt", "round", "purpose"), where, strict=True)),
-            "tool": entry.get("tool") or NO_TOOL,
-            **asdict(usage_of(entry)),
-        }
-        for where, entry in unique.items()
+        {**{name: entry[name] for name in where}, "tool": entry.get("tool") or NO_TOOL, **asdict(usage_of(entry))}
+        for entry in journal
     ]
-    ledger = pd.DataFrame(rows, columns=["user_index", "attempt", "round", "purpose", "tool", *_USAGE_FIELDS])
+    ledger = pd.DataFrame(rows, columns=[*where, "tool", *_USAGE_FIELDS])
     latest = ledger.groupby(["user_index", "round"])["attempt"].transform("max")
     num_rounds = ledger["user_index"].map(dict(zip(users["user_index"].tolist(), users["num_rounds"].tolist(), strict=True)))
     held = (ledger["attempt"] == latest) & (ledger["round"] <= num_rounds.fillna(-1))
