@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from toolrec.errors import ConfigError, LLMUnavailableError, RecordingError
+from toolrec.errors import ConfigError, ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, RecordingError
 from toolrec.llm import LLMConfig
 from toolrec.llm.cache import CACHE_FILE, ReplyCache
 from toolrec.llm.place import PLACE, Place
@@ -280,6 +280,15 @@ class TestRecording:
         at("u2")
         with pytest.raises(RecordingError, match="user u2 in round 1: nothing was recorded there"):
             ask(Recording(folder), None, messages=ASK[:1])
+
+    @pytest.mark.parametrize("error", [ContextTooLongError, LLMRefusedError, LLMUnavailableError])
+    def test_a_call_that_failed_fails_again_without_its_words(self, folder: Path, error: type[LLMError]):
+        at("u1")
+        with pytest.raises(error):
+            ask(Recorder(folder), ScriptedLLM([error("http://secret-host/v1 says no")]))
+        with pytest.raises(error, match="failed when it was recorded"):
+            ask(Recording(folder), None)
+        assert b"secret-host" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
     def test_parts_become_one_file_in_an_order_without_chance(self, folder: Path):
         for user_id, number in (("u2", 1), ("u1", 2), ("u1", 1)):

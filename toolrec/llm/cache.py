@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from toolrec.errors import ConfigError
+from toolrec.errors import ConfigError, LLMError
 from toolrec.files import storage_errors
 from toolrec.llm.stored import StoredCall, reply_from_json, reply_to_json
 from toolrec.records import Completion
@@ -82,6 +82,9 @@ class ReplyCache:
         with self._lock:
             self._fresh[self._key(call)] = (self._clock(), json.dumps(reply_to_json(reply)))
         self._has_work.set()
+
+    def note_failure(self, call: StoredCall, error: LLMError) -> None:
+        """Nothing: the next one asks again."""
 
     def close(self) -> None:
         """Writes what is left."""

@@ -5,7 +5,7 @@ replies.jsonl    one reply a line, by user, round and attempt; `replies-*.jsonl`
 
 A line holds `key` (the call's SHA-256), `user_id`, `attempt`, `round`, `call` (model, parameters and hashes of messages
 and tools: no texts of prompts) and `reply` (`text`, `tool_calls` as [id, name, arguments], `finish_reason`, `reasoning`,
-`prompt_tokens`, `completion_tokens`).
+`prompt_tokens`, `completion_tokens`; only `error`, with its kind, where the call failed for good).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolrec.errors import RecordingError
+from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, RecordingError
 from toolrec.files import atomic_file, read_json, sha256_json, storage_errors, write_json
 from toolrec.llm.place import PLACE
 from toolrec.llm.stored import StoredCall, reply_from_json, reply_to_json
@@ -28,6 +28,8 @@ HEADER_FILE = "recording.json"
 REPLIES_FILE = "replies.jsonl"
 PARTS = "replies-*.jsonl"
 SCHEMA_VERSION = 1
+
+_FAILURES = {kind.__name__: kind for kind in (LLMUnavailableError, LLMRefusedError, ContextTooLongError)}
 
 _HINT = "replay with the settings, data set and recommenders of the recording, or record again"
 
@@ -119,6 +121,13 @@ class Recorder:
 
     def put(self, call: StoredCall, reply: Completion) -> None:
         """Appends the reply."""
+        self._append(call, reply_to_json(reply))
+
+    def note_failure(self, call: StoredCall, error: LLMError) -> None:
+        """Appends that there was none: a replay fails there too. Only the kind is kept; messages may name the endpoint."""
+        self._append(call, {"error": type(error).__name__})
+
+    def _append(self, call: StoredCall, reply: dict[str, Any]) -> None:
         place = PLACE.get()
         line = {
             "key": call.key,
@@ -126,7 +135,7 @@ class Recorder:
             "attempt": place.attempt if place else 0,
             "round": place.round if place else 0,
             "call": call.outline,
-            "reply": reply_to_json(reply),
+            "reply": reply,
         }
         left = _text(line).encode()
         with storage_errors(self._path):
@@ -160,6 +169,7 @@ class Recording:
         """The recorded reply.
 
         Raises:
+            LLMError: the call failed when it was recorded.
             RecordingError: there is none; says in what the call differs from the one that was recorded there.
         """
         place = PLACE.get()
@@ -174,10 +184,13 @@ class Recording:
         asked = (user_id, number, attempt, call.key)
         num_given = self._num_given.get(asked, 0)
         self._num_given[asked] = num_given + 1
-        return reply_from_json(latest[min(num_given, len(latest) - 1)]["reply"])
+        return _answer(latest[min(num_given, len(latest) - 1)]["reply"])
 
     def put(self, call: StoredCall, reply: Completion) -> None:
         """Nothing: a recording is not changed by being replayed."""
+
+    def note_failure(self, call: StoredCall, error: LLMError) -> None:
+        """Nothing, likewise."""
 
     def _why(self, call: StoredCall) -> str:
         place = PLACE.get()
@@ -185,6 +198,13 @@ class Recording:
         if not there:
             return "nothing was recorded there"
         return min((_differences(line["call"], call.outline) for line in there), key=len)[0]
+
+
+def _answer(reply: Mapping[str, Any]) -> Completion:
+    """The recorded reply, or the recorded failure raised."""
+    if "error" in reply:
+        raise _FAILURES[reply["error"]]("the call failed when it was recorded")
+    return reply_from_json(reply)
 
 
 def checksum(folder: Path) -> str:
@@ -225,10 +245,18 @@ def _lines(folder: Path) -> Iterator[dict[str, Any]]:
         for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
             try:
                 line: dict[str, Any] = json.loads(text)
-                reply_from_json(line["reply"])
+                _check(line["reply"])
             except (ValueError, KeyError, TypeError) as error:
                 raise RecordingError(f"line {number} of the recording is damaged ({error!r})", value=str(path)) from None
             yield line
+
+
+def _check(reply: Mapping[str, Any]) -> None:
+    """Raises what reading the reply would raise where it is damaged."""
+    if "error" in reply:
+        _FAILURES[reply["error"]]
+    else:
+        reply_from_json(reply)
 
 
 def _text(line: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+from toolrec.errors import LLMError
 from toolrec.llm.base import LLM
 from toolrec.llm.config import LLMConfig
 from toolrec.records import Completion, LLMToolCall, Message, Usage
@@ -64,11 +65,20 @@ class ReplyStore(Protocol):
 
         Raises:
             RecordingError: there must be one, and there is none.
+            LLMError: the call is known to have failed so.
         """
         ...
 
     def put(self, call: StoredCall, reply: Completion) -> None:
         """Keeps a reply.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        ...
+
+    def note_failure(self, call: StoredCall, error: LLMError) -> None:
+        """The endpoint was asked and there is no reply.
 
         Raises:
             StorageError: it cannot be written.
@@ -105,7 +115,11 @@ class StoringLLM:
         if stored is not None or self.llm is None:
             assert stored is not None, "a store that must have everything said nothing"
             return stored
-        reply = await self.llm.complete(messages, tools=tools, stop=stop)
+        try:
+            reply = await self.llm.complete(messages, tools=tools, stop=stop)
+        except LLMError as error:
+            self.store.note_failure(call, error)
+            raise
         self.store.put(call, reply)
         return reply
 
