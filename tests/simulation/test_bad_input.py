@@ -41,6 +41,15 @@ def command(demo_folder: Path, demo_recommenders: Path, tmp_path: Path) -> list[
         (["--tools-config", "nowhere.yaml"], "cannot read the tools' options"),
         (["--metrics-port", "0"], "not a port; got: 0; allowed: 1 to 65535"),
         (["--prompt-history-length", "0"], "prompt_history_length must be at least 1"),
+        (["--prices", "nowhere.yaml"], "cannot read the price file"),
+        (["--budget-usd", "3"], "--budget-usd needs the model's price"),
+        (["--budget-tokens", "0"], "--budget-tokens must be at least 1"),
+        (["--dry-run", "--resume"], "--dry-run and --resume do not go together"),
+        (["--cache", "unused", "--cache-max-age", "7"], "not a duration; got: 7"),
+        (["--cache-max-age", "7d"], "--cache-max-age needs --cache"),
+        (["--replay", "nowhere"], "recording.json"),
+        (["--replay", "nowhere", "--llm-url", "http://127.0.0.1:1/v1", "--llm-model", "m"], "--replay asks no endpoint"),
+        (["--replay", "examples", "--record", "elsewhere"], "recording.json"),
     ],
 )
 def test_a_wrong_flag(command: list[str], flags: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
