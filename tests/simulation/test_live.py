@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from toolrec.llm.budget import Budget
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.llm.prices import Price
 from toolrec.records import Usage
@@ -90,7 +91,7 @@ def test_rate_and_time_left_are_those_of_this_session():
 def test_spend_and_budget_are_those_of_all_sessions():
     price = Price(model="m", input_usd=2.0, cached_input_usd=1.0, output_usd=8.0, checked="2026-01-01", source="made up")
     earlier = Usage(prompt_tokens=500_000, completion_tokens=100_000)
-    watch = RunWatch(num_users=10, earlier_usage=earlier, price=price, budget_usd=5.0, budget_tokens=2_000_000)
+    watch = RunWatch(num_users=10, budget=Budget(max_usd=5.0, max_tokens=2_000_000, price=price, spent=earlier))
     assert watch.facts().cost_usd == pytest.approx(0.5 * 2.0 + 0.1 * 8.0)
     watch.see(FlowSnapshot(usage=Usage(prompt_tokens=400_000, cached_tokens=300_000)))
     assert watch.facts().cost_usd == pytest.approx(0.5 * 2.0 + 0.1 * 8.0 + 0.1 * 2.0 + 0.3 * 1.0)

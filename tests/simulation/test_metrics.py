@@ -18,6 +18,7 @@ from toolrec.connect import connected
 from toolrec.data import Dataset
 from toolrec.errors import ConfigError
 from toolrec.llm import LLMConfig
+from toolrec.llm.budget import Budget
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSnapshot
@@ -77,7 +78,7 @@ def test_a_run_can_be_followed_with_prometheus(
     folder = RunFolder.create(tmp_path / "followed", {"schema_version": 1, "resume_key": "k", "settings": {}})
     crew = Crew(spec, demo.pool, config, embedded=EmbeddedOptions())
     flow = FlowWatch(crew.governor, config.flow, outage_timeout_s=60)
-    watch = RunWatch(num_users=41, earlier={"llm_failure": 1}, price=PRICE)
+    watch = RunWatch(num_users=41, earlier={"llm_failure": 1}, budget=Budget(price=PRICE))
     watch.failed(Failure(kind="actor_lost", reason="as if"))
     metrics = RunMetrics("followed")
 

@@ -46,7 +46,7 @@ from toolrec.simulation.live import RunWatch
 from toolrec.simulation.manifest import protocol_facts, recording_header, run_manifest, stored_price
 from toolrec.simulation.metrics import RunMetrics
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
-from toolrec.simulation.spend import ledger_of, total_usage, void_spend
+from toolrec.simulation.spend import ledger_of, void_spend
 from toolrec.simulation.tool_deployment import ToolsRequest, application_config, tools_for
 from toolrec.surrogate import SurrogateConfig
 
@@ -108,7 +108,7 @@ def simulate(config: EvaluationConfig) -> tuple[Dataset, dict[str, Any]]:
     folder = _open_folder(config, manifest)
     try:
         with _recorded(config, header):
-            _simulate(config, dataset, folder, parts, run_price(config, manifest))
+            _simulate(config, dataset, folder, parts)
     except BaseException:
         folder.discard_if_untouched()
         raise
@@ -271,7 +271,7 @@ def _open_folder(config: EvaluationConfig, manifest: dict[str, Any]) -> RunFolde
     return RunFolder.create(config.run, manifest)
 
 
-def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts, price: Price | None) -> None:
+def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts) -> None:
     users = read_users(config.run)
     done = set(users["user_index"].tolist())
     attempts: dict[int, int] = {}
@@ -313,7 +313,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
             max_failed_requests=size.max_failed_requests,
             control=ControlFile(folder.path, size.flow),
         )
-        watch = stack.enter_context(_watching(config, parts, users, price, flow))
+        watch = stack.enter_context(_watching(config, parts, users, budget, flow))
         flow.listeners.append(BudgetWatch(budget))
         _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder, budget.spent)))
     folder.forget_in_flight()
@@ -321,14 +321,13 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
 
 @contextlib.contextmanager
 def _watching(
-    config: EvaluationConfig, parts: SimulationParts, users: pd.DataFrame, price: Price | None, flow: FlowWatch
+    config: EvaluationConfig, parts: SimulationParts, users: pd.DataFrame, budget: Budget, flow: FlowWatch
 ) -> Iterator[RunWatch]:
     """What the driver tells of the run, shown to a person and to Prometheus; `users` are those of earlier sessions."""
     watch = RunWatch(
         num_users=len(parts.user_indexes),
         earlier=Counter(map(ending_of, users["ended_by"], users["counts"])),
-        earlier_usage=total_usage(ledger_of(read_spend(config.run), users)),
-        price=price,
+        budget=budget,
         failures=FailureLog(config.run, secrets=[parts.llm.read_key()]),
     )
     metrics = RunMetrics(config.run.name)

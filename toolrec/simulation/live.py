@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from toolrec.llm.budget import Budget
 from toolrec.llm.flow import FlowSnapshot
-from toolrec.llm.prices import Price
 from toolrec.records import FINISHED, Usage
 from toolrec.simulation.failures import Failure, FailureLog
 
@@ -73,10 +73,7 @@ class RunWatch:
     Args:
         num_users: users of the run.
         earlier: users that ended in earlier sessions, by kind.
-        earlier_usage: what these sessions spent.
-        price: what the model costs; None where that is not known.
-        budget_usd: dollars that the run may spend; None for no limit.
-        budget_tokens: tokens that it may spend; None for no limit.
+        budget: what may be spent, what earlier sessions spent, and what the model costs.
         failures: where failures are written; None for nowhere.
         clock: seconds from any fixed point.
     """
@@ -86,10 +83,7 @@ class RunWatch:
         *,
         num_users: int,
         earlier: Mapping[str, int] | None = None,
-        earlier_usage: Usage | None = None,
-        price: Price | None = None,
-        budget_usd: float | None = None,
-        budget_tokens: int | None = None,
+        budget: Budget | None = None,
         failures: FailureLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -98,11 +92,8 @@ class RunWatch:
         self.ended: Counter[str] = Counter(earlier or {})
         self.faults: Counter[str] = Counter()
         self.flow: FlowSnapshot | None = None
-        self.budget_usd = budget_usd
-        self.budget_tokens = budget_tokens
         self.last_failure = ""
-        self._earlier_usage = earlier_usage or Usage()
-        self._price = price
+        self._budget = budget or Budget()
         self._failures = failures
         self._num_done = sum(self.ended.values())
         self._clock = clock
@@ -142,7 +133,7 @@ class RunWatch:
     @property
     def usage(self) -> Usage:
         """What the run has spent so far, over all its sessions."""
-        return self._earlier_usage if self.flow is None else self._earlier_usage + self.flow.usage
+        return self._budget.spent if self.flow is None else self._budget.spent + self.flow.usage
 
     def facts(self) -> LiveFacts:
         """What is known now."""
@@ -160,9 +151,9 @@ class RunWatch:
             users_per_s=rate or None,
             flow=self.flow,
             usage=usage,
-            cost_usd=None if self._price is None else self._price.cost_usd(usage),
-            budget_usd=self.budget_usd,
-            budget_tokens=self.budget_tokens,
+            cost_usd=None if self._budget.price is None else self._budget.price.cost_usd(usage),
+            budget_usd=self._budget.max_usd,
+            budget_tokens=self._budget.max_tokens,
             last_failure=self.last_failure,
         )
 
