@@ -173,7 +173,10 @@ def test_a_folder_in_which_nothing_happened_can_be_discarded_and_made_again(tmp_
 
 def test_counts_of_several_sessions_add_up(tmp_path: Path):
     folder = RunFolder.create(tmp_path / "run", a_manifest(seed=1))
+    folder.note_llm_counts({"retry": 1})
     folder.note_llm_counts({"retry": 2})
+    folder.close()
+    folder = RunFolder.resume(tmp_path / "run", a_manifest(seed=1))
     folder.note_llm_counts({"retry": 1, "parameter_refused:stop": 1})
     folder.close()
     assert read_llm_counts(tmp_path / "run") == {"retry": 3, "parameter_refused:stop": 1}

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from toolrec.llm.cache import ReplyCache
 from toolrec.llm.check import try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.llm.flow import FlowSettings
+from toolrec.llm.flow import FlowSettings, FlowSnapshot
 from toolrec.llm.prices import Price, PriceTable
 from toolrec.llm.recording import RecordingHeader, begin_recording, end_recording, read_header
 from toolrec.parts import load_part
@@ -51,6 +52,8 @@ from toolrec.simulation.tool_deployment import ToolsRequest, application_config,
 from toolrec.surrogate import SurrogateConfig
 
 log = logging.getLogger(__name__)
+
+COUNTS_INTERVAL_S = 10.0
 
 
 def run_evaluation(config: EvaluationConfig) -> tuple[dict[str, Any], Path]:
@@ -345,7 +348,21 @@ def _who_answers(config: EvaluationConfig) -> str:
     return config.llm_model or "embedded rules, not a language model"
 
 
+def _counts_noted(folder: RunFolder) -> Callable[[FlowSnapshot], None]:
+    """Writes the counts every now and then: a driver that is killed takes no more than these seconds of them along."""
+    last_s = time.monotonic()
+
+    def note(snapshot: FlowSnapshot) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= COUNTS_INTERVAL_S:
+            last_s = time.monotonic()
+            folder.note_llm_counts(llm_counts(snapshot))
+
+    return note
+
+
 async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, folder: RunFolder, before: Usage) -> None:
+    flow.listeners.append(_counts_noted(folder))
     try:
         await driver.run(tasks)
     finally:

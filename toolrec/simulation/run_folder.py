@@ -47,6 +47,8 @@ class RunFolder:
         self._lock = lock
         self._next_part = next_part
         self._is_new = is_new
+        self._earlier_llm_counts = read_llm_counts(path)
+        self._noted: dict[str, int] = {}
 
     @classmethod
     def create(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
@@ -112,9 +114,10 @@ class RunFolder:
             os.fsync(handle.fileno())
 
     def note_llm_counts(self, counts: dict[str, int]) -> None:
-        """Adds what one session met on the way to the endpoint."""
-        if counts:
-            write_json(self.path / LLM_COUNTS, add_counts([read_llm_counts(self.path), counts]))
+        """Writes what this session met so far on the way to the endpoint, on top of what earlier ones did."""
+        if counts and counts != self._noted:
+            self._noted = counts
+            write_json(self.path / LLM_COUNTS, add_counts([self._earlier_llm_counts, counts]))
 
     @property
     def rounds_in_flight(self) -> Path:
