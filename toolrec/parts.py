@@ -51,7 +51,7 @@ def _by_path(kind: Kind, name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # TypeError: a name that begins with a dot
         raise ConfigError(f"no {kind} here ({error})", value=name, allowed="package.module:attribute") from error
 
 

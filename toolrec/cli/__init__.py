@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import typer
 
 from toolrec import __version__
-from toolrec.errors import StorageError, ToolRecError
+from toolrec.errors import InputError, StorageError, ToolRecError
+from toolrec.grammar import encodable
 
 
 def build_app() -> typer.Typer:
@@ -67,12 +68,21 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
     """Runs one command of an application folder's own tree, with the same messages and exit codes."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    broken = next((argument for argument in given if encodable(argument) != argument), None)
+    if broken is not None:
+        # Manifests, logs and prompts are UTF-8: it would fail in one of them.
+        typer.echo(f"error: this argument is not valid UTF-8: {encodable(broken)!r}", err=True)
+        return InputError.exit_code
     try:
-        app(args=None if arguments is None else list(arguments), prog_name=name)
+        app(args=given, prog_name=name)
     except SystemExit as end:  # typer's own: usage errors (2), Ctrl-C (130), the end of a command (0)
         return end.code if isinstance(end.code, int) else 0
     except ToolRecError as error:
-        typer.echo(f"error: {error}", err=True)
+        # Endpoints' own words may stand in it: nothing that steers a terminal. Imported late: it brings pandas along.
+        from toolrec.evaluation.text import printable
+
+        typer.echo(f"error: {printable(str(error), keep_lines=True)}", err=True)
         return error.exit_code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

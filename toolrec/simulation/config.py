@@ -21,6 +21,15 @@ EMBEDDED = "embedded"
 
 RECORDED = "recording"
 """Stands there where no endpoint was asked."""
+_AT_MOST = {
+    "rounds": 1_000,
+    "max_reasks": 100,
+    "concurrency": 1_000_000,
+    "llm_concurrency": 1_000_000,
+    "actors": 4_096,
+    "num_cpus": 65_536,
+}
+"""Beyond these a value is a slip: it would end in the middle of Ray, or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +104,11 @@ class EvaluationConfig:
             raise ConfigError("--keep-tools needs --tools deploy on a running Ray", hint="give its --address")
         if self.num_cpus is not None and self.num_cpus < 1:
             raise ConfigError("our own Ray needs at least one CPU", value=self.num_cpus)
+        if self.seed < 0:
+            raise ConfigError("--seed may not be negative", value=self.seed)
+        for name, most in _AT_MOST.items():
+            if (value := getattr(self, name)) is not None and value > most:
+                raise ConfigError(f"--{name.replace('_', '-')} is too large", value=value, allowed=f"at most {most:,}")
         if self.metrics_port is not None and not 1 <= self.metrics_port <= 65535:
             raise ConfigError("not a port", value=self.metrics_port, allowed="1 to 65535")
 
