@@ -47,6 +47,8 @@ EVALUATE = {
     "--llm-max-attempts": COUNT,
     "--llm-timeout-s": NO_SECONDS,
     "--llm-max-malformed": COUNT,
+    "--metrics-port": (*COUNT, "65536", HUGE),
+    "--prices": ("/nonexistent/x", "/", "\x00"),
     "--llm-max-failed-user": COUNT,
     "--max-failed-requests": (*NO_INTEGER, "-1"),
     "--outage-timeout-s": NO_SECONDS,
