@@ -21,6 +21,7 @@ EMBEDDED = "embedded"
 
 RECORDED = "recording"
 """Stands there where no endpoint was asked."""
+
 _AT_MOST = {
     "rounds": 1_000,
     "max_reasks": 100,
