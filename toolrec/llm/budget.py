@@ -1,4 +1,4 @@
-"""Budgets: what a run may spend over all its sessions, and how many requests in flight the rest is good for."""
+"""Budgets: what a run may spend over all its sessions, and how many requests the rest is good for."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Budget:
             raise ConfigError("--budget-usd needs the model's price", hint="give --prices FILE, or use --budget-tokens")
 
     def affordable(self, usage: Usage) -> int | None:
-        """How many requests may be in flight so that they end at the cap, at the mean cost of those so far.
+        """How many more requests end at the cap, at the mean cost of those so far; those in flight are among them.
 
-        Before the first reply tells what a request costs, one may be. Requests cost more or less than the mean, and each
-        client goes on with what it was last allowed: so the cap is passed by less than what is in flight at it.
+        Before the first reply tells what a request costs, it is one. Requests that cost more than the mean make the last
+        ones pass the cap.
 
         Args:
             usage: what this session has spent.

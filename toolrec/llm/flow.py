@@ -214,6 +214,7 @@ class _Member:
     heard_s: float
     report: MemberReport = field(default_factory=MemberReport)
     granted: int = 0
+    affordable: int = 0
 
     @property
     def demand(self) -> int:
@@ -231,7 +232,7 @@ class Governor:
     Args:
         settings: limits to start with.
         ceiling: users in flight, the most requests there can be.
-        budget: what the run may spend; fewer requests may be in flight towards its end, and none after it.
+        budget: what the run may spend; members are lent the requests that it is still good for.
         clock: seconds from any fixed point.
         draw: a number between 0 and 1, for jitter.
     """
@@ -279,9 +280,16 @@ class Governor:
             self._limit.restart(now_s=now_s)
         share = member.demand / demand if demand else 1.0
         member.granted = self._slots(name, now_s)
+        affordable = self._affordable(name, share)
         requests = self._requests.exchange(
-            name, returned=report.returned_requests, ask=report.ask_requests, head=min(report.waiting, 1), share=share
+            name,
+            returned=report.returned_requests,
+            ask=min(report.ask_requests, affordable),
+            head=min(report.waiting, 1, affordable),
+            share=share,
         )
+        if requests is None and math.isfinite(affordable):
+            requests = affordable
         tokens = self._tokens.exchange(
             name, returned=report.returned_tokens, ask=report.ask_tokens, head=report.head_tokens, share=share
         )
@@ -322,7 +330,7 @@ class Governor:
         return FlowSnapshot(
             in_flight=self._in_flight,
             waiting=sum(member.report.waiting for member in self._members.values()),
-            limit=self._slots_in_all,
+            limit=self._limit.value,
             cap=self._cap,
             num_requests=total.num_requests,
             num_calls=total.num_calls,
@@ -341,12 +349,6 @@ class Governor:
             governor=self._name,
             is_budget_spent=self._budget.affordable(total.usage) == 0,
         )
-
-    @property
-    def _slots_in_all(self) -> int:
-        """Requests in flight over all members: what the endpoint takes, and what the budget is good for."""
-        affordable = self._budget.affordable(sum((totals.usage for totals in self._totals.values()), Usage()))
-        return self._limit.value if affordable is None else min(self._limit.value, affordable)
 
     @property
     def _in_flight(self) -> int:
@@ -381,13 +383,23 @@ class Governor:
             return "outage"
         return "rate limit" if now_s < self._held_until_s else ""
 
+    def _affordable(self, name: str, share: float) -> float:
+        """Requests that a member may begin until it reports again, so that all of them together end at the budget."""
+        total = self._budget.affordable(sum((totals.usage for totals in self._totals.values()), Usage()))
+        member = self._members[name]
+        if total is None:
+            return math.inf
+        free = total - self._in_flight - sum(other.affordable for other in self._members.values() if other is not member)
+        member.affordable = max(math.floor(free * share), min(free, member.report.waiting, 1), 0)
+        return member.affordable
+
     def _slots(self, name: str, now_s: float) -> int:
         """Requests in flight that one member may have: its share by demand, and never what another may have already.
 
         Parts of a slot go round from second to second, so that a limit below the number of members serves all of them.
         What is left over where all demand is met is offered in halves: whoever comes next finds some at once.
         """
-        limit = self._slots_in_all
+        limit = self._limit.value
         demands = {other: member.demand for other, member in self._members.items()}
         demand = sum(demands.values())
         free = limit - sum(member.held for other, member in self._members.items() if other != name)
