@@ -204,7 +204,6 @@ async def test_an_endpoint_with_nothing_left_holds_every_call_of_every_member(se
         await asyncio.gather(llm.complete(ASK), llm.complete(ASK))
         assert time.monotonic() - started_s >= 0.2
         assert llm.counts["rate_limit_hold"] == 1
-        assert time.monotonic() - started_s < 5.0
 
 
 async def test_retry_after_holds_everyone_only_where_most_answers_are_refusals(serve: Any, quick: Any, steps: Any):
