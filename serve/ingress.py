@@ -204,6 +204,7 @@ def build_api(find_answers: Callable[[], Answers], find_rules: Callable[[], Door
         version=__version__,
         description="Retrieval by a sequential recommender and its attribute encoders, and ranking by an LLM.",
         default_response_class=_PlainResponse,
+        redirect_slashes=False,
     )
     api.add_middleware(Door, rules=find_rules)
     _add_error_handlers(api)

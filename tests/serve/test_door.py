@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serve.door import MAX_CLIENTS, DoorRules, Refusal, TokenBuckets, check_address, read_token
@@ -294,6 +294,7 @@ def test_no_bytes_crash_the_door(caller, path, method, parts, headers):
 
 
 @given(item_id=st.text(st.characters(), max_size=60))
+@example(item_id="\n/")
 def test_no_path_crashes_the_door(caller, item_id):
     reply = caller.get(f"/v1/items/{item_id}")
     assert reply.status in (200, 404)
