@@ -20,7 +20,7 @@ Evaluate = Callable[..., Path]
 
 
 def start_cli(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, from the checkout."""
+    """The command line in a process of its own, from the checkout; it leads a process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "toolrec", *arguments],
         cwd=ROOT,
@@ -28,6 +28,7 @@ def start_cli(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **environment},
+        start_new_session=True,
         # A test run in the background ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

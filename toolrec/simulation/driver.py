@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
@@ -37,8 +38,14 @@ log = logging.getLogger(__name__)
 ACTOR_WAIT_S = 180.0
 """How long the run waits for its actors: to start, and to come back when none is left."""
 
+START_TRIES = 3
+"""Processes that are started for a simulation actor, where the ones before were killed on their way."""
+
 TOOL_WAIT_S = 2.0
 """How long a user waits before it goes on after a tool's replica was lost."""
+
+LOST_TOOL = (RayActorError, RayServeException)
+"""What a simulation reports when a replica dies under a call, or Serve has none at the moment: the tool comes back."""
 
 OUTAGE_USERS = 20
 """Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""
@@ -114,17 +121,30 @@ class Crew:
         # Any actor may come to hold all users, when others are lost: no connection limit stands below the gate's.
         spec = replace(spec, llm=replace(spec.llm, concurrency=config.concurrency))
         self._specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
-        self._node_of = {self._simulation_on(node): node for node in places}
+        starting = [(self._simulation_on(node), node) for node in places]
+        self._node_of = {self._started(actor, node): node for actor, node in starting}
         self._in_flight = dict.fromkeys(self._node_of, 0)
         self._replacing: set[asyncio.Task[None]] = set()
         self.on_loss: Callable[[Failure], None] | None = None
-        _await_start([actor.ready.remote() for actor in self._in_flight], "a simulation actor")
 
     def _simulation_on(self, node: str) -> ActorHandle:
         # Ray's own restarts would fetch the pool anew from a reference that it does not keep: lost actors are replaced here.
         return SimulationActor.options(scheduling_strategy=_on(node)).remote(
             self._specs[node], self._pool_ref, self.memory, self.governor
         )
+
+    def _started(self, actor: ActorHandle, node: str) -> ActorHandle:
+        """The actor once it answers, or another in its place where its process is lost on the way."""
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                _await_start([actor.ready.remote()], "a simulation actor")
+            except ToolRecError as error:
+                if tries_left == 0 or not _is_killed(error.__cause__):
+                    raise
+                actor = self._simulation_on(node)
+            else:
+                break
+        return actor
 
     def _spec_on(self, node: str, spec: SimulationSpec, embedded: EmbeddedOptions | None) -> SimulationSpec:
         if embedded is None:
@@ -180,14 +200,18 @@ class Crew:
         replacing.add_done_callback(self._replacing.discard)
 
     async def _replace(self, node: str) -> None:
-        actor = self._simulation_on(node)
-        try:
-            await actor.ready.remote()
-        except RayActorError as error:
-            log.warning("no new simulation actor on node %s (%s); the others go on", node, type(error).__name__)
-        else:
-            self._node_of[actor] = node
-            self._in_flight[actor] = 0
+        for tries_left in reversed(range(START_TRIES)):
+            actor = self._simulation_on(node)
+            try:
+                await actor.ready.remote()
+            except RayActorError as error:
+                if tries_left == 0 or not _is_killed(error):
+                    log.warning("no new simulation actor on node %s (%s); the others go on", node, type(error).__name__)
+                    return
+            else:
+                self._node_of[actor] = node
+                self._in_flight[actor] = 0
+                return
 
     def stop(self) -> None:
         """Ends all actors."""
@@ -236,14 +260,18 @@ class Driver:
     async def flush(self) -> None:
         """Commits what is finished and journals what was spent; one block at a time, never half of one."""
         async with self._writing:
-            self._folder.journal(await self._crew.memory.drain_spend.remote())
             rows, self._rows = self._rows, []
-            if rows:
-                users = [user_row for user_row, _ in rows]
-                rounds = [row for _, round_rows in rows for row in round_rows]
-                # A cancellation waits for the block: a thread that goes on writing would meet the next one's files.
-                await _to_the_end(asyncio.to_thread(self._folder.commit, users, rounds))
-                await self._crew.memory.forget.remote([row["user_index"] for row in users])
+            # A cancellation waits for the block: a thread that goes on writing would meet the next one's files, and what
+            # the memory has told of the spend it does not tell again.
+            await _to_the_end(self._write(rows))
+
+    async def _write(self, rows: list[tuple[Row, list[Row]]]) -> None:
+        users = [user_row for user_row, _ in rows]
+        if users:
+            await asyncio.to_thread(self._folder.commit, users, [row for _, round_rows in rows for row in round_rows])
+        self._folder.journal(await self._crew.memory.drain_spend.remote())
+        if users:
+            await self._crew.memory.forget.remote([row["user_index"] for row in users])
 
     async def _write_regularly(self, over: asyncio.Event) -> None:
         last_s = time.monotonic()
@@ -314,7 +342,7 @@ class Driver:
                 if isinstance(error.cause, (RecordingError, StorageError)):
                     raise error.cause from None  # every user would meet it
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
-                is_lost_tool = isinstance(error, RayActorError)
+                is_lost_tool = isinstance(error, LOST_TOOL)
                 if not is_lost_tool or is_last:
                     return _void(now, "tool_lost" if is_lost_tool else "internal_error", _said(error), started_s)
                 self._goes_on(now, "tool_lost", _said(error))
@@ -324,6 +352,11 @@ class Driver:
                     return _void(now, "actor_lost", str(error), started_s)
                 self._goes_on(now, "actor_lost", type(error).__name__)
         raise AssertionError("unreachable")
+
+
+def _is_killed(error: BaseException | None) -> bool:
+    """Whether an actor's process ended from outside, so that another may do better."""
+    return isinstance(error, RayActorError) and not error.actor_init_failed
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:

@@ -48,6 +48,7 @@ from toolrec.simulation.manifest import protocol_facts, recording_header, run_ma
 from toolrec.simulation.metrics import RunMetrics
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
 from toolrec.simulation.spend import ledger_of, void_spend
+from toolrec.simulation.stopping import Stopping
 from toolrec.simulation.tool_deployment import ToolsRequest, application_config, tools_for
 from toolrec.surrogate import SurrogateConfig
 
@@ -110,10 +111,12 @@ def simulate(config: EvaluationConfig) -> tuple[Dataset, dict[str, Any]]:
         asyncio.run(try_endpoint(llm))
     folder = _open_folder(config, manifest)
     try:
-        with _recorded(config, header):
-            _simulate(config, dataset, folder, parts)
-    except BaseException:
+        with _recorded(config, header), Stopping() as stopping:
+            _simulate(config, dataset, folder, parts, stopping)
+    except BaseException as error:
         folder.discard_if_untouched()
+        if isinstance(error, KeyboardInterrupt):
+            stage(_how_to_go_on(config.run, len(parts.user_indexes)))
         raise
     finally:
         folder.close()
@@ -274,7 +277,13 @@ def _open_folder(config: EvaluationConfig, manifest: dict[str, Any]) -> RunFolde
     return RunFolder.create(config.run, manifest)
 
 
-def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts) -> None:
+def _how_to_go_on(run: Path, num_users: int) -> str:
+    if not run.exists():
+        return "stopped before anything was simulated"
+    return f"stopped: {len(read_users(run))} of {num_users} users are done; the same command with --run {run} --resume goes on"
+
+
+def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts, stopping: Stopping) -> None:
     users = read_users(config.run)
     done = set(users["user_index"].tolist())
     attempts: dict[int, int] = {}
@@ -292,6 +301,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     with contextlib.ExitStack() as stack:
         stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
         is_own = stack.enter_context(connected(config.address, num_cpus=config.num_cpus, metrics_port=config.metrics_port))
+        stopping.listen()
         if config.metrics_port is not None:
             stage(f"Prometheus is answered at http://127.0.0.1:{config.metrics_port}/metrics")
         stage(f"tools: {config.tools}")
@@ -318,7 +328,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         )
         watch = stack.enter_context(_watching(config, parts, users, budget, flow))
         flow.listeners.append(BudgetWatch(budget))
-        _unwrapped(lambda: asyncio.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder, budget.spent)))
+        _unwrapped(lambda: stopping.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder, budget.spent)))
     folder.forget_in_flight()
 
 
