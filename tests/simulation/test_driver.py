@@ -21,19 +21,20 @@ from toolrec.simulation.live import RunWatch
 class SlowFolder:
     """Takes its time to commit, and notices blocks that overlap."""
 
-    def __init__(self, *, is_full: bool = False) -> None:
+    def __init__(self, *, is_full: bool = False, stays_full: bool = True) -> None:
         self.users: list[int] = []
-        self.is_full = is_full
+        self.is_full, self.stays_full = is_full, stays_full
         self._busy = False
 
     def commit(self, user_rows: list[dict[str, Any]], round_rows: list[dict[str, Any]]) -> None:
         assert not self._busy, "two blocks at the same time"
         self._busy = True
         time.sleep(0.05)
+        self._busy = False
         if self.is_full:
+            self.is_full = self.stays_full
             raise StorageError("no space left on the disk")
         self.users += [row["user_index"] for row in user_rows]
-        self._busy = False
 
     def journal(self, entries: list[dict[str, Any]]) -> None:
         pass
@@ -118,6 +119,14 @@ def test_a_full_disk_stops_the_run():
     with pytest.raises((StorageError, BaseExceptionGroup)) as caught:
         drive(SlowCrew(), SlowFolder(is_full=True), 60)
     assert isinstance(first(caught.value), StorageError)
+
+
+def test_a_block_that_found_the_disk_full_is_tried_once_more_on_the_way_out():
+    folder = SlowFolder(is_full=True, stays_full=False)
+    with pytest.raises((StorageError, BaseExceptionGroup)) as caught:
+        drive(SlowCrew(), folder, 60)
+    assert isinstance(first(caught.value), StorageError)
+    assert len(set(folder.users)) == len(folder.users) >= 5  # the block that failed is among them
 
 
 def test_an_endpoint_that_fails_for_everyone_stops_the_run_and_nobody_counts():

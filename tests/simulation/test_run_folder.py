@@ -11,7 +11,15 @@ import pytest
 from toolrec.errors import RunFolderError
 from toolrec.records import Candidate, Observation, RankedItem, Round, ToolCall, Trace, Usage
 from toolrec.simulation.rows import trace_rows
-from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
+from toolrec.simulation.run_folder import (
+    RunFolder,
+    read_attempts,
+    read_llm_counts,
+    read_manifest,
+    read_rounds,
+    read_spend,
+    read_users,
+)
 from toolrec.simulation.spend import ledger_of, void_spend
 
 
@@ -133,6 +141,14 @@ def entry(user_index: int, attempt: int, number: int, prompt_tokens: int) -> dic
     return {"user_index": user_index, "attempt": attempt, "round": number, "purpose": "decide", **used}
 
 
+def test_the_last_attempt_of_a_user_is_found_wherever_it_was_written(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    folder.journal([entry(1, 3, 1, 10), entry(2, 1, 1, 10)])
+    folder.rounds_in_flight.write_bytes(b'[2,1,{"number":1}]\n[2,2,null]\n[4,1,{"number":1}]\n[1,0,null]\n[5,')
+    assert read_attempts(run) == {1: 3, 2: 2, 4: 1}
+
+
 def test_void_spend_is_what_no_committed_trace_holds():
     users = pd.DataFrame({"user_index": [1, 2], "num_rounds": [2, 1]})
     journal = [
@@ -155,7 +171,7 @@ def test_a_torn_line_does_not_swallow_the_next_entry(tmp_path: Path):
     folder = RunFolder.resume(run, a_manifest(seed=1))
     folder.journal([entry(3, 1, 1, 10)])
     folder.close()
-    assert [entry["user_index"] for entry in read_spend(run)] == [1, 3]
+    assert [known["user_index"] for known in read_spend(run)] == [1, 3]
 
 
 def test_a_folder_in_which_nothing_happened_can_be_discarded_and_made_again(tmp_path: Path):

@@ -260,15 +260,16 @@ class Driver:
     async def flush(self) -> None:
         """Commits what is finished and journals what was spent; one block at a time, never half of one."""
         async with self._writing:
-            rows, self._rows = self._rows, []
             # A cancellation waits for the block: a thread that goes on writing would meet the next one's files, and what
             # the memory has told of the spend it does not tell again.
-            await _to_the_end(self._write(rows))
+            await _to_the_end(self._write())
 
-    async def _write(self, rows: list[tuple[Row, list[Row]]]) -> None:
+    async def _write(self) -> None:
+        rows = list(self._rows)
         users = [user_row for user_row, _ in rows]
         if users:
             await asyncio.to_thread(self._folder.commit, users, [row for _, round_rows in rows for row in round_rows])
+            del self._rows[: len(rows)]
         self._folder.journal(await self._crew.memory.drain_spend.remote())
         if users:
             await self._crew.memory.forget.remote([row["user_index"] for row in users])

@@ -46,7 +46,15 @@ from toolrec.simulation.flow_watch import FlowWatch, llm_counts
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.manifest import protocol_facts, recording_header, run_manifest, stored_price
 from toolrec.simulation.metrics import RunMetrics
-from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_manifest, read_rounds, read_spend, read_users
+from toolrec.simulation.run_folder import (
+    RunFolder,
+    read_attempts,
+    read_llm_counts,
+    read_manifest,
+    read_rounds,
+    read_spend,
+    read_users,
+)
 from toolrec.simulation.spend import ledger_of, void_spend
 from toolrec.simulation.stopping import Stopping
 from toolrec.simulation.tool_deployment import ToolsRequest, application_config, tools_for
@@ -286,9 +294,6 @@ def _how_to_go_on(run: Path, num_users: int) -> str:
 def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, parts: SimulationParts, stopping: Stopping) -> None:
     users = read_users(config.run)
     done = set(users["user_index"].tolist())
-    attempts: dict[int, int] = {}
-    for entry in read_spend(config.run):
-        attempts[entry["user_index"]] = max(attempts.get(entry["user_index"], 0), entry["attempt"])
     waiting = [user_index for user_index in parts.user_indexes if user_index not in done]
     if not waiting:
         stage("every user is simulated already")
@@ -297,7 +302,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     if budget.affordable(Usage()) == 0:
         raise budget_stop(budget, Usage())
     size = replace(parts.size, budget=budget)
-    tasks = user_tasks(dataset, config, waiting, attempts=attempts)
+    tasks = user_tasks(dataset, config, waiting, attempts=read_attempts(config.run))
     with contextlib.ExitStack() as stack:
         stage("starting Ray" if config.address is None else f"joining Ray at {config.address}")
         is_own = stack.enter_context(connected(config.address, num_cpus=config.num_cpus, metrics_port=config.metrics_port))

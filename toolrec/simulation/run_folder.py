@@ -179,6 +179,22 @@ def read_spend(run: Path) -> list[Row]:
     return list(entries.values())
 
 
+def read_attempts(run: Path) -> dict[int, int]:
+    """The last attempt of each user that is known to have begun, by the journal and by the rounds in flight."""
+    known = [(entry["user_index"], entry["attempt"]) for entry in read_spend(run)]
+    path = run / IN_FLIGHT
+    if path.exists():
+        with path.open("rb") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # a last line that a kill cut short
+                    user_index, attempt, _ = line.removeprefix(b"[").split(b",", maxsplit=2)
+                    known.append((int(user_index), int(attempt)))
+    attempts: dict[int, int] = {}
+    for user, number in known:
+        attempts[user] = max(number, attempts.get(user, 0))
+    return attempts
+
+
 def read_llm_counts(run: Path) -> dict[str, int]:
     """What happened on the way to the endpoint, over all sessions of the run."""
     path = run / LLM_COUNTS
