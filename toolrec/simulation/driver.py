@@ -15,7 +15,6 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import RayServeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
@@ -32,6 +31,7 @@ from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
+from toolrec.tools.remote import LOST_TOOL
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,7 @@ START_TRIES = 3
 """Processes that are started for a simulation actor, where the ones before were killed on their way."""
 
 TOOL_WAIT_S = 2.0
-"""How long a user waits before it goes on after a tool's replica was lost."""
-
-LOST_TOOL = (RayActorError, RayServeException)
-"""What a simulation reports when a replica dies under a call, or Serve has none at the moment: the tool comes back."""
+"""How long a user waits before its next attempt after a tool was lost and did not come back in time."""
 
 OUTAGE_USERS = 20
 """Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -14,6 +17,16 @@ from toolrec.coalesce import Coalescer
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.records import RankedItem
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+LOST_TOOL = (RayActorError, RayServeException)
+"""What a call brings whose replica dies under it, or for which Serve has none at the moment."""
+
+LOST_WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
+"""Seconds before a lost call is made again, each in turn: two minutes, in which Serve brings up another replica."""
 
 ToolList = tuple[list[int], list[float]]
 """A list as it travels: item indexes, best first, and their scores."""
@@ -86,7 +99,24 @@ class ServeRetriever:
     def _asker(self, handle: DeploymentHandle) -> Callable[[Sequence[ListRequest]], Awaitable[list[ToolList]]]:
         async def ask(requests: Sequence[ListRequest]) -> list[ToolList]:
             histories, ks = zip(*requests, strict=True)
-            lists: list[ToolList] = await handle.retrieve_many.remote(histories, ks, self._mask_seen)
+            # The same call gives the same lists: asked again here, a dead replica costs the users no LLM call and no attempt.
+            lists: list[ToolList] = await patiently(lambda: handle.retrieve_many.remote(histories, ks, self._mask_seen))
             return lists
 
         return ask
+
+
+async def patiently(ask: Callable[[], Awaitable[Answer]], *, waits_s: Sequence[float] = LOST_WAITS_S) -> Answer:
+    """The answer of `ask`, which is asked again when its replica was lost.
+
+    Raises:
+        RayActorError: the replica was lost every time, the last time included.
+        RayServeException: likewise, Serve had none.
+    """
+    for wait_s in waits_s:
+        try:
+            return await ask()
+        except LOST_TOOL as error:
+            log.warning("a tool's replica was lost (%s); asked again in %g s", type(error).__name__, wait_s)
+        await asyncio.sleep(wait_s)
+    return await ask()
