@@ -19,6 +19,8 @@ ECHO_S = 0.5
 """A second signal within this many seconds is the first one's echo: some schedulers signal a process and its group."""
 
 EXIT_CODE = 130
+STDERR = 2
+STOPPING = "stopping; what is finished is kept (once more ends it at once)"
 
 
 class Stopping:
@@ -84,10 +86,14 @@ class Stopping:
             return
         self.is_asked = True
         self._end_at_the_next()
-        stage("stopping; what is finished is kept (once more ends it at once)")
         if self._task is None:
+            os.write(STDERR, f"· {STOPPING}\n".encode())  # the stream itself may be in the middle of a line
             raise KeyboardInterrupt
-        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        self._task.get_loop().call_soon_threadsafe(self._cancel, self._task)
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        stage(STOPPING)
+        task.cancel()
 
     def _end_at_the_next(self) -> None:
         """A handler in Python would wait for the main thread to come back from whatever it is in, which may be never."""

@@ -109,12 +109,12 @@ def _deployed(request: ToolsRequest, *, on_own_ray: bool) -> Iterator[str]:
     serve.start(proxy_location=location, logging_config=QUIET)
     try:
         route = f"/{request.app_name}" if request.keep else None
-        serve.run(application, name=request.app_name, route_prefix=route, logging_config=QUIET)
-    except RuntimeError as error:
-        raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
-    try:
+        try:
+            serve.run(application, name=request.app_name, route_prefix=route, logging_config=QUIET)
+        except RuntimeError as error:
+            raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
         yield request.app_name
-    finally:
+    finally:  # also of a deployment that was broken off half way
         if not request.keep and not on_own_ray:
             serve.delete(request.app_name)
             # A Serve without HTTP is of no use to whoever comes next.

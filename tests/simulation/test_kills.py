@@ -1,0 +1,177 @@
+"""Every kind of process is killed, each at several moments: the users and their lists are those of the unbroken run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support import lists_of, texts_of
+
+from toolrec.data import Dataset
+from toolrec.llm import LLMConfig
+from toolrec.llm.embedded import EmbeddedOptions
+from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.recommenders import recommenders_manifest
+from toolrec.records import UserTask
+from toolrec.simulation.actors import SimulationSpec
+from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.live import RunWatch
+from toolrec.simulation.run_folder import RunFolder, read_rounds, read_spend, read_users
+from toolrec.simulation.tool_deployment import ToolsRequest, tools_for
+from toolrec.surrogate import SurrogateConfig
+from toolrec.tools.remote import ServedTools
+
+NUM_USERS = 36
+CONCURRENCY = 12
+MOMENTS = {"early": 0, "in the middle": 14, "near the end": 33}
+"""Users that are finished when the process is killed."""
+TITLES = {
+    "tool replica": "ray::ServeReplica:",
+    "Serve controller": "ray::ServeController",
+    "Serve proxy": "ray::ProxyActor",
+    "simulation actor": "ray::Simulation",
+    "memory actor": "ray::SharedMemory",
+    "governor": "ray::FlowGovernor",
+    "endpoint actor": "ray::EmbeddedEndpoint",
+}
+"""How the processes of each kind begin their titles."""
+
+
+PAIRS = [("simulation actor", "memory actor"), ("tool replica", "endpoint actor"), ("Serve controller", "tool replica")]
+
+
+def processes(kind: str) -> list[psutil.Process]:
+    """The processes of a kind that run in this session's Ray."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if " ".join(process.cmdline()).startswith(TITLES[kind]):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return sorted(found, key=lambda process: process.pid)
+
+
+def kill(kind: str) -> list[psutil.Process]:
+    """Kills one process of a kind, and all of them where they are tool replicas: one may stand idle."""
+    found = processes(kind)
+    deadline_s = time.monotonic() + 60
+    while not found and time.monotonic() < deadline_s:  # the one before was killed a moment ago
+        time.sleep(0.1)
+        found = processes(kind)
+    assert found, f"no process to kill: {kind}"
+    killed = found if kind == "tool replica" else found[:1]
+    for process in killed:
+        os.kill(process.pid, signal.SIGKILL)
+    return killed
+
+
+class Strike(RunWatch):
+    """Watches a run, and does something once when so many users have ended."""
+
+    def __init__(self, at: int, blow: Callable[[], object]) -> None:
+        super().__init__(num_users=NUM_USERS)
+        self.at, self.blow = at, blow
+        self.num_ended = 0
+        self.is_over = False
+
+    def user_ended(self, kind: str) -> None:
+        super().user_ended(kind)
+        self.num_ended += 1
+        self.look()
+
+    def look(self) -> None:
+        if not self.is_over and self.num_ended >= self.at:
+            self.is_over = True
+            self.blow()
+
+
+@pytest.fixture(scope="module")
+def tools(local_ray: None, demo: Dataset, demo_folder: Path, demo_recommenders: Path) -> Iterator[ServedTools]:
+    request = ToolsRequest(
+        mode="deploy",
+        dataset=str(demo_folder),
+        recommenders=str(demo_recommenders),
+        dataset_checksum=demo.checksum,
+        recommenders_checksum=recommenders_manifest(demo_recommenders)["checksum"],
+        app_name="kills",
+    )
+    with tools_for(request, on_own_ray=False) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def simulate(tools: ServedTools, demo: Dataset) -> Callable[..., Path]:
+    """Simulates the users on actors of their own; `kinds` die when `finished` users are done."""
+    spec = SimulationSpec(
+        surrogate=SurrogateConfig(), llm=LLMConfig(base_url="http://127.0.0.1/v1", model=MODEL_NAME, api_key_env=""), tools=tools
+    )
+    config = SimulationConfig(concurrency=CONCURRENCY, num_actors=2, block_users=5)
+    tasks = [
+        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist()))
+        for u in range(1, NUM_USERS + 1)
+    ]
+
+    def run(path: Path, kinds: tuple[str, ...] = (), finished: int = 0) -> Path:
+        folder = RunFolder.create(path, {"schema_version": 1, "resume_key": "k", "settings": {}})
+        crew = Crew(spec, demo.pool, config, embedded=EmbeddedOptions(latency_s=0.05), rounds_path=folder.rounds_in_flight)
+        killed: list[psutil.Process] = []
+        strike = Strike(at=finished, blow=lambda: [killed.extend(kill(kind)) for kind in kinds])
+
+        async def go() -> None:
+            driving = asyncio.create_task(Driver(crew, folder, config, strike).run(tasks))
+            while not driving.done() and await crew.memory.num_users.remote() < CONCURRENCY // 2:
+                await asyncio.sleep(0.01)
+            strike.look()  # the rounds of the first users are in memory
+            await driving
+
+        try:
+            asyncio.run(go())
+        finally:
+            crew.stop()
+            folder.close()
+        assert strike.is_over
+        assert not [process for process in killed if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        return path
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(simulate: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate(tmp_path_factory.mktemp("kills") / "unbroken")
+
+
+def assert_same(run: Path, unbroken: Path) -> None:
+    """The same users, each once, with the same lists and texts, and every round's spend journalled."""
+    assert read_users(run)["user_index"].tolist() == list(range(1, NUM_USERS + 1))
+    assert lists_of(run).to_dict("records") == lists_of(unbroken).to_dict("records")
+    assert texts_of(run).to_dict("records") == texts_of(unbroken).to_dict("records")
+    journalled = {(entry["user_index"], entry["round"]) for entry in read_spend(run)}
+    rounds = read_rounds(run, columns=["user_index", "round"])
+    assert {(user, number) for user, number in rounds.itertuples(index=False) if number > 0} <= journalled
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", TITLES)
+def test_a_killed_process_changes_no_list(simulate: Callable[..., Path], unbroken: Path, tmp_path: Path, kind: str, moment: str):
+    run = simulate(tmp_path / "run", (kind,), MOMENTS[moment])
+    assert_same(run, unbroken)
+    attempts = read_users(run)["attempt"]
+    if kind != "simulation actor":
+        assert attempts.max() == 1  # nobody had to begin again
+    elif moment != "near the end":  # when the one that is killed may have no user any more
+        assert attempts.max() == 2
+
+
+@pytest.mark.parametrize("kinds", PAIRS, ids=" and ".join)
+def test_two_kinds_killed_at_once_change_no_list(
+    simulate: Callable[..., Path], unbroken: Path, tmp_path: Path, kinds: tuple[str, ...]
+):
+    assert_same(simulate(tmp_path / "run", kinds, MOMENTS["in the middle"]), unbroken)
