@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from toolrec.deadline import deadline
 from toolrec.llm import OpenAIChat
 from toolrec.llm.flow import Allowance, MemberReport
-from toolrec.llm.gate import Gate, keep_in_step
+from toolrec.llm.gate import CONNECTIONS_AT_ONCE, CONNECTIONS_PER_S, Gate, keep_in_step
 from toolrec.llm.rate_headers import read_exhausted_s, read_span_s
 from toolrec.records import Usage
 
@@ -45,6 +45,32 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_connections_are_opened_little_by_little_and_used_again_at_once():
+    clock = Clock()
+    gate = Gate(limit=5_000, clock=clock)
+    tasks = [await enter(gate) for _ in range(CONNECTIONS_AT_ONCE + 100)]
+    assert (gate.report().in_flight, gate.report().waiting) == (CONNECTIONS_AT_ONCE, 100)
+    clock.now_s += 50 / CONNECTIONS_PER_S
+    gate.apply(Allowance(limit=5_000))
+    assert gate.report().waiting == 50
+    clock.now_s += 50 / CONNECTIONS_PER_S
+    gate.apply(Allowance(limit=5_000))
+    assert gate.report().waiting == 0
+    await end(*tasks)
+    again = [await enter(gate) for _ in range(len(tasks))]
+    assert (gate.report().in_flight, gate.report().waiting) == (len(tasks), 0)
+    await end(*again)
+
+
+async def test_the_clock_lets_the_next_connections_be_opened():
+    gate = Gate(limit=5_000)
+    tasks = [await enter(gate) for _ in range(CONNECTIONS_AT_ONCE + 20)]
+    async with asyncio.timeout(20):
+        while gate.report().waiting:
+            await asyncio.sleep(0.001)
+    await end(*tasks)
 
 
 async def test_nobody_comes_through_before_the_first_allowance():

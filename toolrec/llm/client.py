@@ -34,7 +34,7 @@ from toolrec.llm.retry import (
 )
 from toolrec.records import Completion, Message
 
-CONNECT_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 30.0
 CHAT_PATH = "/chat/completions"
 MODELS_PATH = "/models"
 _TRANSPORT_ERRORS = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError)

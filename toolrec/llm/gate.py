@@ -24,6 +24,11 @@ OUTPUT_TOKENS = 200.0
 LEARNING_RATE = 0.05
 """Weight of the newest usage in the means that costs are estimated by."""
 
+CONNECTIONS_PER_S = 500.0
+CONNECTIONS_AT_ONCE = 256
+"""How fast requests in flight may pass the most that there ever were, which is when connections are opened: ten thousand
+in one moment overrun what a server takes in, and their time-outs would look like an endpoint that is down."""
+
 REFUSED_RATE = 0.1
 """Weight of the newest answer in the share of refusals."""
 
@@ -138,6 +143,9 @@ class Gate:
         self._since_s = clock()
         self._in_flight = 0
         self._num_begun = 0
+        self._most_in_flight = 0
+        self._connections = float(CONNECTIONS_AT_ONCE)
+        self._connections_s = clock()
         self._waiters: deque[tuple[asyncio.Future[bool], float]] = deque()
         self._requests = 0.0
         self._tokens = 0.0
@@ -280,7 +288,19 @@ class Gate:
             return False
         if allowance.requests is not None and self._requests < 1.0:
             return False
+        if self._connection_wait_s() > 0:
+            return False
         return allowance.tokens is None or self._tokens >= cost_tokens
+
+    def _connection_wait_s(self) -> float:
+        """Seconds until one more request may be in flight than ever before; 0 where fewer are."""
+        if self._in_flight < self._most_in_flight:
+            return 0.0
+        now_s = self.clock()
+        opened = CONNECTIONS_PER_S * (now_s - self._connections_s)
+        self._connections = min(self._connections + opened, float(CONNECTIONS_AT_ONCE))
+        self._connections_s = now_s
+        return max(1.0 - self._connections, 0.0) / CONNECTIONS_PER_S
 
     def _is_short(self, cost_tokens: float) -> bool:
         """Whether an exchange may bring what is missing; slots come back by themselves."""
@@ -296,6 +316,9 @@ class Gate:
         self._last_cost_tokens = cost_tokens
         self._in_flight += 1
         self._num_begun += 1
+        if self._in_flight > self._most_in_flight:
+            self._most_in_flight = self._in_flight
+            self._connections -= 1.0
         if self._allowance.requests is not None:
             self._requests -= 1.0
         if self._allowance.tokens is not None:
@@ -312,8 +335,8 @@ class Gate:
                 self.wants_exchange.set()
 
     def _wake_later(self) -> None:
-        """Looks again when the endpoint's word is over."""
-        wait_s = self._held_until_s - self.clock()
+        """Looks again when the endpoint's word is over, or one more connection may be opened."""
+        wait_s = max(self._held_until_s - self.clock(), self._connection_wait_s())
         if wait_s > 0 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
