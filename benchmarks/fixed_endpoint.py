@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--attributes", default="none,genre,release_year")
     options = parser.parse_args()
     app = build_app(options.latency_s, options.attributes.split(","))
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="error", backlog=16_384)
+    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="error", backlog=16_384, timeout_keep_alive=75)
 
 
 if __name__ == "__main__":

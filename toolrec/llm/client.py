@@ -35,6 +35,11 @@ from toolrec.llm.retry import (
 from toolrec.records import Completion, Message
 
 CONNECT_TIMEOUT_S = 30.0
+
+KEEP_ALIVE_S = 3.0
+"""How long an idle connection is kept. Servers on uvicorn (vLLM, SGLang) close theirs after 5 seconds, and a request that
+goes out at that moment is lost."""
+
 CHAT_PATH = "/chat/completions"
 MODELS_PATH = "/models"
 _TRANSPORT_ERRORS = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError)
@@ -98,7 +103,9 @@ class OpenAIChat:
         self._token_limit = TOKEN_LIMITS[1] if config.is_openai else TOKEN_LIMITS[0]
         self._retrying = build_retrying(config)
         timeout = httpx2.Timeout(config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S), pool=None)
-        limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
+        limits = httpx2.Limits(
+            max_connections=config.concurrency, max_keepalive_connections=config.concurrency, keepalive_expiry=KEEP_ALIVE_S
+        )
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=key,
