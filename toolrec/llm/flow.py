@@ -18,7 +18,7 @@ from typing import Literal
 
 from toolrec.errors import ConfigError
 from toolrec.llm.adaptive import AdaptiveLimit
-from toolrec.llm.breaker import Breaker
+from toolrec.llm.breaker import MIN_IN_A_ROW, Breaker
 from toolrec.llm.buckets import LeasedBucket
 from toolrec.llm.budget import Budget
 from toolrec.llm.outcomes import Outcomes
@@ -304,7 +304,7 @@ class Governor:
             is_out=self._breaker.is_out,
             is_paused=self._settings.is_paused,
             probes=int(wants_probe and self._breaker.takes_probe(name, now_s)),
-            trips_after=self._breaker.num_in_a_row,
+            trips_after=max(MIN_IN_A_ROW, math.ceil(self._breaker.num_in_a_row * share)),
         )
 
     def retune(self, settings: FlowSettings) -> None:
