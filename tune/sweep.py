@@ -212,10 +212,10 @@ def _tuner(config: SweepConfig, plan: Plan, folder: Path, resources: Resources) 
         )
     return tune.Tuner(
         trainable,
-        param_space={name: _drawn(domain) for name, domain in config.space.items()},
+        param_space={name: drawn_from(domain) for name, domain in config.space.items()},
         tune_config=tune.TuneConfig(
             num_samples=config.num_trials,
-            search_alg=_searcher(config, resources),
+            search_alg=searcher_of(config, resources),
             scheduler=scheduler,
             # Of random draws the searcher itself keeps the limit: beside an instance of it Ray Tune ignores this one.
             max_concurrent_trials=resources.max_concurrent if config.searcher == "optuna" else None,
@@ -231,7 +231,8 @@ def _tuner(config: SweepConfig, plan: Plan, folder: Path, resources: Resources) 
     )
 
 
-def _searcher(config: SweepConfig, resources: Resources) -> Any:
+def searcher_of(config: SweepConfig, resources: Resources) -> Any:
+    """Where the trials' settings come from; random draws keep to the trials at a time themselves."""
     if config.searcher == "optuna":
         from ray.tune.search.optuna import OptunaSearch
 
@@ -241,7 +242,8 @@ def _searcher(config: SweepConfig, resources: Resources) -> Any:
     return BasicVariantGenerator(random_state=config.seed, max_concurrent=resources.max_concurrent or 0)
 
 
-def _drawn(domain: Domain) -> Any:
+def drawn_from(domain: Domain) -> Any:
+    """Ray Tune's own form of a domain."""
     if domain.kind == "choice":
         return tune.choice(list(domain.values))
     return (tune.loguniform if domain.kind == "loguniform" else tune.uniform)(*domain.values)

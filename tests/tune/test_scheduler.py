@@ -1,4 +1,4 @@
-"""ASHA's decisions, and that a restored sweep's scheduler knows the trials before it."""
+"""ASHA's decisions, what a restored sweep's scheduler knows of the trials before it, and the limit of trials at a time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.tune.experiment import Experiment
 
+from toolrec.recommenders import RecommendersConfig
 from toolrec.recommenders.fit_state import write_state
+from tune.config import Resources, SweepConfig
+from tune.spaces import encoder_space
+from tune.sweep import drawn_from, searcher_of
 from tune.trial import METRIC
 from tune.watch import RememberingASHA
 
@@ -54,3 +59,24 @@ def test_after_a_restore_the_trials_before_count(tmp_path: Path, best: float):
     asha.on_trial_add(None, SimpleNamespace(trial_id="before"))
     assert decided(asha, "after", best) == ["STOP"]
     assert decided(scheduler(tmp_path), "alone", best) == ["CONTINUE"]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_random_draws_keep_to_the_trials_at_a_time(tmp_path: Path, limit: int):
+    config = SweepConfig(
+        member="genre",
+        dataset=tmp_path,
+        recommenders=tmp_path,
+        base=RecommendersConfig(),
+        space=encoder_space(),
+        num_trials=4,
+        promote_to=tmp_path,
+    )
+    searcher = searcher_of(config, Resources(max_concurrent=limit))
+    space = {name: drawn_from(domain) for name, domain in config.space.items()}
+    searcher.add_configurations(Experiment("sweep", run=lambda _: None, config=space, num_samples=4, storage_path=str(tmp_path)))
+    running = [searcher.next_trial() for _ in range(limit)]
+    assert None not in running
+    assert searcher.next_trial() is None
+    searcher.on_trial_complete(running[0].trial_id)
+    assert searcher.next_trial() is not None
