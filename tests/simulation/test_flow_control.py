@@ -1,0 +1,118 @@
+"""Whole runs against an endpoint that fails, or may not be asked much; and one whose governor is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+from fault_endpoint import TRANSPORT, FaultEndpoint
+from support import Evaluate, lists_of, summary_of
+
+from toolrec.cli import run_command
+from toolrec.data import Dataset
+from toolrec.llm import LLMConfig
+from toolrec.llm.embedded.policy import MODEL_NAME
+from toolrec.records import FINISHED, UserTask
+from toolrec.simulation.actors import LocalTools, SimulationSpec
+from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.flow_watch import FlowWatch
+from toolrec.simulation.live import RunWatch
+from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_users
+from toolrec.surrogate import SurrogateConfig
+
+NUM_USERS = 60
+
+
+def flags(endpoint: FaultEndpoint, *more: str) -> list[str]:
+    return [
+        *("--llm-url", endpoint.base_url, "--llm-model", MODEL_NAME, "--llm-key-env", "NO_KEY", "--no-llm-check"),
+        *("--users", str(NUM_USERS), "--tools", "local", "--llm-timeout-s", "10", "--concurrency", "24", *more),
+    ]
+
+
+def once(endpoint: FaultEndpoint, num_requests: int, then: Callable[[], object]) -> threading.Thread:
+    """Does something when the endpoint has seen so many requests."""
+
+    def wait() -> None:
+        while endpoint.num_requests < num_requests:
+            endpoint.has_request.wait()
+            endpoint.has_request.clear()
+        then()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def accounted(endpoint: FaultEndpoint, run: Path) -> None:
+    counts = read_llm_counts(run)
+    assert counts["http_requests"] == endpoint.num_requests
+    kinds = {kind: count for kind, count in counts.items() if kind == "completions" or kind.startswith("failed:")}
+    assert kinds == endpoint.counted()
+
+
+def test_three_failures_in_ten_fail_no_user_and_are_all_accounted_for(evaluate: Evaluate):
+    with FaultEndpoint(share=0.3, seed=21) as endpoint:
+        run = evaluate(*flags(endpoint, "--llm-max-attempts", "6"))
+    users = read_users(run)
+    assert len(users) == NUM_USERS
+    assert set(users["ended_by"]) <= FINISHED
+    assert sum(endpoint.counts[kind] for kind in TRANSPORT) > 30
+    assert max(map(len, endpoint.log.values())) <= 6
+    accounted(endpoint, run)
+    told = summary_of(run)["protocol"]["llm_events"]
+    assert f"http_requests {endpoint.num_requests}" in told
+
+
+def test_limits_are_changed_under_way(evaluate: Evaluate, tmp_path: Path):
+    run = tmp_path / "run"
+    with FaultEndpoint() as endpoint:
+        # At six requests a minute the run would outlast the test's own timeout many times over.
+        change = once(endpoint, 1, lambda: run_command(["control", str(run), "--requests-per-minute", "none"]))
+        evaluate(*flags(endpoint, "--requests-per-minute", "6"), run_folder=run)
+        change.join()
+    assert set(read_users(run)["ended_by"]) <= FINISHED
+
+
+def test_a_lost_governor_changes_no_list(
+    demo: Dataset, demo_folder: Path, demo_recommenders: Path, local_ray: None, tmp_path: Path
+):
+    tasks = [
+        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 41)
+    ]
+    config = SimulationConfig(concurrency=20, num_actors=2)
+
+    def simulate(name: str, endpoint: FaultEndpoint, *, kill_after: int | None) -> Path:
+        spec = SimulationSpec(
+            surrogate=SurrogateConfig(),
+            llm=LLMConfig(base_url=endpoint.base_url, model=MODEL_NAME, api_key_env=""),
+            tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
+        )
+        folder = RunFolder.create(tmp_path / name, {"schema_version": 1, "resume_key": "k", "settings": {}})
+        crew = Crew(spec, demo.pool, config, embedded=None, rounds_path=folder.rounds_in_flight)
+        flow = FlowWatch(crew.governor, config.flow, outage_timeout_s=60.0)
+
+        async def go() -> None:
+            await Driver(crew, folder, config, RunWatch(num_users=len(tasks)), flow).run(tasks)
+            last = await flow.last()
+            assert last.num_requests == endpoint.num_requests
+            assert last.num_calls == endpoint.num_requests
+
+        if kill_after is not None:
+            once(endpoint, kill_after, lambda: ray.kill(crew.governor, no_restart=False))
+        try:
+            asyncio.run(go())
+        finally:
+            crew.stop()
+            folder.close()
+        return tmp_path / name
+
+    with FaultEndpoint(latency_s=0.1) as endpoint:
+        unbroken = lists_of(simulate("unbroken", endpoint, kill_after=None)).to_dict("records")
+    with FaultEndpoint(latency_s=0.1) as endpoint:
+        broken = lists_of(simulate("broken", endpoint, kill_after=40)).to_dict("records")
+    assert broken == unbroken
