@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import ray
 from fault_endpoint import TRANSPORT, FaultEndpoint
 from support import Evaluate, lists_of, summary_of
