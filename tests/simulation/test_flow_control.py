@@ -1,4 +1,4 @@
-"""Whole runs against an endpoint that fails, or may not be asked much; and one whose governor is killed."""
+"""Whole runs against an endpoint that fails, is down, comes back, or may not be asked much; and without a governor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import ray
 from fault_endpoint import TRANSPORT, FaultEndpoint
 from support import Evaluate, lists_of, summary_of
@@ -65,6 +66,30 @@ def test_three_failures_in_ten_fail_no_user_and_are_all_accounted_for(evaluate: 
     accounted(endpoint, run)
     told = summary_of(run)["protocol"]["llm_events"]
     assert f"http_requests {endpoint.num_requests}" in told
+
+
+def test_a_dead_endpoint_stops_the_run_and_a_resumed_one_loses_nobody(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]):
+    with FaultEndpoint(is_down=True) as endpoint:
+        command = flags(endpoint, "--outage-timeout-s", "3")
+        run = evaluate(*command, expect=3)
+        assert "the LLM endpoint has been down for" in capsys.readouterr().err
+        assert not run.exists(), "nothing was simulated: the folder is gone, and --resume begins it anew"
+        endpoint.is_down = False
+        evaluate(*command, "--resume", run_folder=run)
+        assert set(read_users(run)["ended_by"]) <= FINISHED
+        assert len(read_users(run)) == NUM_USERS
+        assert read_llm_counts(run)["completions"] == endpoint.counts["good"]
+
+
+def test_an_endpoint_that_comes_back_costs_no_user(evaluate: Evaluate):
+    with FaultEndpoint(is_down=True) as endpoint:
+        # 24 first requests come at once, and few more before everyone holds still; what comes after that are probes.
+        once(endpoint, 26, lambda: setattr(endpoint, "is_down", False))
+        run = evaluate(*flags(endpoint))
+    assert set(read_users(run)["ended_by"]) <= FINISHED
+    assert len(read_users(run)) == NUM_USERS
+    assert endpoint.counts["reset"] >= 26
+    accounted(endpoint, run)
 
 
 def test_limits_are_changed_under_way(evaluate: Evaluate, tmp_path: Path):
