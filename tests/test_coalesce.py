@@ -69,12 +69,25 @@ async def test_full_batches_go_out_beside_one_another():
     assert await asyncio.gather(*waiting) == [0, 2, 4, 6, 8]
 
 
-async def test_an_error_reaches_all_of_its_batch_and_nobody_else():
+async def test_a_request_that_cannot_be_answered_fails_alone():
     receiver = Receiver()
-    ask = Coalescer(receiver, max_batch=2)
+    ask = Coalescer(receiver, max_batch=100)
     answers = await asyncio.gather(*(ask(n) for n in (12, 13, 14)), return_exceptions=True)
-    assert [type(answer) for answer in answers[:2]] == [ValueError, ValueError]
-    assert answers[2] == 28
+    assert (answers[0], type(answers[1]), answers[2]) == (24, ValueError, 28)
+    assert receiver.batches == [[12, 13, 14], [12], [13], [14]]
+
+
+async def test_a_batch_that_is_never_answered_holds_nobody_back_for_long():
+    receiver = Receiver(is_open=False)
+    ask = Coalescer(receiver, max_batch=100, hold_s=0.01)
+    stuck = asyncio.create_task(ask(1))
+    await until(receiver, 1)
+    receiver.gate = asyncio.Event()
+    receiver.gate.set()  # for what comes now; the first batch waits on
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*(ask(n) for n in (2, 3))) == [4, 6]
+    assert not stuck.done()
+    stuck.cancel()
 
 
 async def test_a_caller_that_gives_up_takes_nobody_with_it():

@@ -9,24 +9,31 @@ from typing import Generic, TypeVar
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
+HOLD_S = 1.0
+
 
 class Coalescer(Generic[Request, Answer]):
     """Sends single requests in batches; a lone request goes out at once.
 
     A batch leaves when none is on its way, or when it is full: under light load nothing waits for company, under heavy
-    load the batches grow by themselves, and full ones go out side by side.
+    load the batches grow by themselves, and full ones go out side by side. One that is not answered within `hold_s`
+    holds nobody back any more.
 
     Args:
-        send: answers a batch, one answer a request in their order.
+        send: answers a batch, one answer a request in their order; asked a second time it gives the same answers.
         max_batch: the largest batch.
+        hold_s: seconds that a batch under way keeps later requests together at most.
 
-    An error of `send` is raised to every request of that batch.
+    A batch that fails is sent again in single requests, so that one that cannot be answered fails alone.
     """
 
-    def __init__(self, send: Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]], *, max_batch: int) -> None:
-        self._send, self._max_batch = send, max_batch
+    def __init__(
+        self, send: Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]], *, max_batch: int, hold_s: float = HOLD_S
+    ) -> None:
+        self._send, self._max_batch, self._hold_s = send, max_batch, hold_s
         self._waiting: list[tuple[Request, asyncio.Future[Answer]]] = []
         self._under_way: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
         self._is_due = False
 
     async def __call__(self, request: Request) -> Answer:
@@ -50,23 +57,39 @@ class Coalescer(Generic[Request, Answer]):
         batch, self._waiting = self._waiting, []
         task = asyncio.create_task(self._answer(batch))
         self._under_way.add(task)
-        task.add_done_callback(self._done)
+        timer = asyncio.get_running_loop().call_later(self._hold_s, self._is_late, task)
+        task.add_done_callback(lambda done: self._done(done, timer))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _is_late(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        self._late.add(task)  # a task that nobody holds may be collected
+        self._start_due()
+
+    def _done(self, task: asyncio.Task[None], timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self._under_way.discard(task)
+        self._late.discard(task)
         self._start_due()
 
     async def _answer(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
         try:
-            [outcome] = await asyncio.gather(self._send([request for request, _ in batch]), return_exceptions=True)
-            if isinstance(outcome, BaseException):
-                for _, future in batch:
-                    if not future.done():  # its caller may have been cancelled
-                        future.set_exception(outcome)
-                return
-            for (_, future), answer in zip(batch, outcome, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            outcomes = await self._outcomes([request for request, _ in batch])
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():  # its caller was cancelled
+                    continue
+                if isinstance(outcome, BaseException):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
         finally:  # whatever became of the batch: nobody waits for ever
             for _, future in batch:
                 future.cancel()
+
+    async def _outcomes(self, requests: Sequence[Request]) -> Sequence[Answer | BaseException]:
+        [together] = await asyncio.gather(self._send(requests), return_exceptions=True)
+        if not isinstance(together, BaseException):
+            return together
+        if len(requests) == 1:
+            return [together]
+        alone = await asyncio.gather(*(self._send([request]) for request in requests), return_exceptions=True)
+        return [answers if isinstance(answers, BaseException) else answers[0] for answers in alone]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolrec.errors import StorageError
 from toolrec.records import Observation, RankedItem, Round, ToolCall, Usage
 from toolrec.simulation import memory_actor
 from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
@@ -105,6 +106,39 @@ async def test_a_restart_reads_what_was_written_and_still_refuses_older_attempts
     assert await numbers_of(again, 1, 2) == [1]
     assert await numbers_of(again, 2, 3) == [1, 2, 3]
     assert await again.begin(3, 1) == []
+
+
+async def test_what_a_round_without_an_action_cost_outlives_every_restart_until_it_is_told(tmp_path: Path):
+    path = str(tmp_path / "rounds.jsonl")
+    first = SharedMemory(path)
+    await first.record([*sent(7, 1, 1), held_round(7, 1, a_round(2, call=None))])
+    for _ in range(3):
+        again = SharedMemory(path)
+        assert await numbers_of(again, 7, 1) == [1]
+    assert [e["round"] for e in await again.drain_spend()] == [1, 2]
+
+
+async def test_nobody_goes_on_after_a_gap(tmp_path: Path):
+    path = tmp_path / "rounds.jsonl"
+    await SharedMemory(str(path)).record(sent(1, 1, 1, 2, 3))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:30] + lines[2])
+    assert await numbers_of(SharedMemory(str(path)), 1, 2) == [1]
+
+
+async def test_a_full_disk_leaves_what_is_held_in_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+    monkeypatch.setattr(memory_actor, "REWRITE_BYTES", 0)
+    memory = SharedMemory(str(tmp_path / "rounds.jsonl"))
+    await memory.record([*sent(1, 1, 1), *sent(2, 1, 1)])
+
+    def full(path: Path) -> None:
+        raise StorageError("no space left", value=str(path))
+
+    monkeypatch.setattr(memory_actor, "atomic_file", full)
+    await memory.forget([1])
+    assert "no longer written" in caplog.text
+    assert await memory.record(sent(2, 1, 2)) == [2]
+    assert await numbers_of(memory, 2, 2) == [1, 2]
 
 
 async def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path):

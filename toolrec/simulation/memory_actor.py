@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 import ray
 
+from toolrec.errors import StorageError
 from toolrec.files import atomic_file
 from toolrec.records import Round
 from toolrec.simulation.round_codec import decode_round, encode_round
@@ -60,6 +61,7 @@ class SharedMemory:
         self._attempts: dict[int, int] = {}
         self._held: dict[int, list[tuple[int, bytes]]] = {}
         self._spend: list[Row] = []
+        self._unheld: list[bytes] = []
         self._path = None if path is None else Path(path)
         self._num_bytes = 0
         self._file: BinaryIO | None = None
@@ -90,12 +92,15 @@ class SharedMemory:
         for user_index in user_indexes:
             self._drop(user_index)
         self._write([b"[%d,0,null]\n" % user_index for user_index in user_indexes])
-        if self._path is not None and self._num_bytes > REWRITE_BYTES + 2 * self._held_bytes():
-            self._file = self._rewritten(self._path)
+        if self._path is not None and self._file is not None and self._num_bytes > REWRITE_BYTES + 2 * self._held_bytes():
+            try:
+                self._file = self._rewritten(self._path)
+            except (OSError, StorageError) as error:
+                self._give_up(error)
 
     async def drain_spend(self) -> list[Row]:
         """What was spent since the last call, for the driver's journal; after a restart, what is held once more."""
-        spend, self._spend = self._spend, []
+        spend, self._spend, self._unheld = self._spend, [], []
         return spend
 
     async def num_users(self) -> int:
@@ -111,6 +116,7 @@ class SharedMemory:
             self._spend.extend(done.spend)
             written.append(b"[%d,%d,%b]\n" % (done.user_index, done.attempt, done.line))
             if not done.is_action:
+                self._unheld.append(written[-1])
                 return done.number
             held.append((done.attempt, done.line))
         return len(held)
@@ -124,12 +130,16 @@ class SharedMemory:
             return
         content = b"".join(lines)
         try:
-            self._file.write(content)  # unbuffered: what is written outlives this process
+            self._file.write(content)
+            self._file.flush()  # what has left this process outlives it
         except OSError as error:
-            # The run itself stops at its next block where the disk is full; until then the process still holds all.
-            log.warning("the rounds in flight are no longer written to %s (%s)", self._path, error)
-            self._file = None
+            self._give_up(error)
         self._num_bytes += len(content)
+
+    def _give_up(self, error: Exception) -> None:
+        # The run itself stops at its next block where the disk is full; until then the process still holds all.
+        log.warning("the rounds in flight are no longer written to %s (%s)", self._path, error)
+        self._file = None
 
     def _held_bytes(self) -> int:
         return sum(len(line) for held in self._held.values() for _, line in held)
@@ -149,21 +159,27 @@ class SharedMemory:
         if done is not None:
             line = text[text.index(b"{") : text.rindex(b"}") + 1]
             restored = held_round(user_index, attempt, decode_round(line))
+            held = self._held.setdefault(user_index, [])
+            if restored.number != len(held) + 1:  # one before it is damaged: nobody can go on after a gap
+                return
             self._spend.extend(restored.spend)
             if restored.is_action:
-                self._held.setdefault(user_index, []).append((attempt, line))
+                held.append((attempt, line))
+            else:
+                self._unheld.append(text)
 
     def _rewritten(self, path: Path) -> BinaryIO:
-        """The file with what is held and nothing else, open for more."""
-        if self._file is not None:
-            self._file.close()
+        """The file with what is held, or was spent and not told yet, and nothing else; open for more."""
         with atomic_file(path) as temporary, temporary.open("wb") as handle:
             for user_index, attempt in self._attempts.items():
                 held = self._held.get(user_index, ())
                 handle.writelines(b"[%d,%d,%b]\n" % (user_index, earlier, line) for earlier, line in held)
                 handle.write(b"[%d,%d,null]\n" % (user_index, attempt))
+            handle.writelines(self._unheld)
+        if self._file is not None:
+            self._file.close()
         self._num_bytes = path.stat().st_size
-        return path.open("ab", buffering=0)
+        return path.open("ab")
 
 
 def _spend_entries(user_index: int, attempt: int, done: Round) -> list[Row]:
