@@ -115,6 +115,29 @@ async def test_a_turn_that_is_cancelled_at_the_very_moment_goes_to_the_next():
     assert gate.totals.failures == {"cancelled": 2}
 
 
+async def test_a_turn_that_is_cancelled_before_the_holder_leaves_takes_no_slot_with_it():
+    gate = Gate(limit=1)
+    is_over = asyncio.Event()
+
+    async def hold() -> None:
+        async with gate.request(10) as request:
+            await is_over.wait()
+            request.succeeded(Usage())
+
+    holder = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    first, second = [await enter(gate) for _ in range(2)]
+    is_over.set()  # the holder wakes first, and finds the turn cancelled of one that has not woken yet
+    first.cancel()
+    await asyncio.gather(holder, first, return_exceptions=True)
+    assert holder.exception() is None
+    report = gate.report()
+    assert (report.in_flight, report.waiting) == (1, 0)
+    await end(second)
+    assert gate.report().in_flight == 0
+    assert gate.totals.frozen().num_calls == 1
+
+
 async def test_a_lease_is_spent_and_what_is_left_goes_back():
     gate = Gate(limit=None)
     cost = gate.estimate_tokens(100)

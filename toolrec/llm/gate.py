@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
@@ -209,7 +210,8 @@ class Gate:
                     self._requests += 1.0
                 self.leave("other", 0.0, owed_tokens=-cost_tokens, is_probe=turn.result(), is_counted=False)
             else:
-                self._waiters.remove((turn, cost_tokens))
+                with contextlib.suppress(ValueError):  # it may have been passed over already
+                    self._waiters.remove((turn, cost_tokens))
             raise
 
     def leave(
@@ -326,9 +328,10 @@ class Gate:
         return is_probe
 
     def _release(self) -> None:
-        while self._waiters and self._is_open(self._waiters[0][1]):
+        while self._waiters and (self._waiters[0][0].cancelled() or self._is_open(self._waiters[0][1])):
             turn, cost_tokens = self._waiters.popleft()
-            turn.set_result(self._begin(cost_tokens))
+            if not turn.cancelled():  # one that was cancelled in this turn of the loop has not left the queue yet
+                turn.set_result(self._begin(cost_tokens))
         if self._waiters:
             self._wake_later()
             if self._is_short(self._waiters[0][1]):
