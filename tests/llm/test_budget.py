@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +37,34 @@ def test_what_earlier_sessions_spent_counts_and_stored_replies_do_not():
     assert budget.affordable(Usage()) == (1_000 - 400) // 100
     assert budget.affordable(spent(6, 600)) == 0
     assert budget.affordable(spent(6, 599)) == 1
+
+
+def test_replies_without_usage_count_at_the_mean():
+    assert Budget(max_tokens=1_000).affordable(spent(4, 300), num_unreported=1) == (1_000 - 400) // 100
+    assert Budget(max_usd=0.001, price=PRICE).affordable(spent(10, 500), num_unreported=5) == 0
+
+
+def test_where_no_usage_is_reported_nothing_is_affordable_under_a_cap():
+    for budget in (Budget(max_tokens=10**6), Budget(max_usd=1.0, price=PRICE)):
+        assert budget.affordable(spent(3, 0), num_unreported=3) == budget.affordable(spent(3, 0)) == 0
+        # Another session tries again with one request.
+        assert replace(budget, spent=spent(3, 0)).affordable(Usage()) == 1
+    assert Budget().affordable(spent(3, 0), num_unreported=3) is None
+
+
+def test_a_price_of_nothing_has_no_end():
+    free = replace(PRICE, input_usd=0.0, cached_input_usd=0.0, output_usd=0.0)
+    assert Budget(max_usd=1.0, price=free).affordable(spent(10, 1_000)) == 10**9
+
+
+def test_an_endpoint_without_usage_is_asked_once():
+    clock = Clock()
+    governor = Governor(FlowSettings(), ceiling=8, budget=Budget(max_tokens=10**6), clock=clock)
+    report = MemberReport(waiting=5, ask_requests=5)
+    assert governor.exchange("m", report).requests == 1
+    totals = FlowTotals(num_requests=1, num_calls=1, usage=spent(1, 0), counts={"usage_missing": 1})
+    assert governor.exchange("m", replace(report, totals=totals)).requests == 0
+    assert governor.snapshot().is_budget_spent
 
 
 def test_dollars_and_tokens_both_hold():

@@ -159,6 +159,10 @@ class TestWithoutRay:
         watch = BudgetWatch(Budget(max_tokens=10))
         for given in ({"in_flight": 1}, {"waiting": 0}, {}, {"is_budget_spent": False}, {}):
             watch(self.snapshot(**given))
+        unreported = self.snapshot(usage=Usage(num_calls=1), counts={"usage_missing": 1})
+        with pytest.raises(RunStoppedError, match="reports no usage"):
+            watch(unreported), watch(unreported)
+        watch(self.snapshot(in_flight=1)), watch(self.snapshot())
         with pytest.raises(RunStoppedError, match="the budget is spent: 12 of 10 tokens"):
             watch(self.snapshot(usage=Usage(num_calls=1, prompt_tokens=12)))
 

@@ -37,25 +37,37 @@ class Budget:
         if self.max_usd is not None and self.price is None:
             raise ConfigError("--budget-usd needs the model's price", hint="give --prices FILE, or use --budget-tokens")
 
-    def affordable(self, usage: Usage) -> int | None:
+    def affordable(self, usage: Usage, num_unreported: int = 0) -> int | None:
         """How many more requests end at the cap, at the mean cost of those so far; those in flight are among them.
 
         Before the first reply tells what a request costs, it is one. Requests that cost more than the mean make the last
-        ones pass the cap.
+        ones pass the cap. Replies whose usage the endpoint does not report count at the mean; where it reports none at
+        all nothing is affordable, as no cap could be kept.
 
         Args:
             usage: what this session has spent.
+            num_unreported: completions of this session without usage.
 
         Returns:
             A number, 0 where a cap is reached; None where there is none.
         """
         total = self.spent + usage
-        num_paid = total.num_calls - total.num_stored_replies
-        limits = [_affordable(cap - cost, cost / num_paid if num_paid else None) for cap, cost in self._costs(total)]
+        costs = self._costs(total)
+        if costs and self.is_unreported(usage, num_unreported):
+            return 0
+        num_reported = _num_paid(total) - num_unreported
+        if num_reported <= 0 or _tokens(total) == 0:  # of this session's replies none is there yet
+            return min((int(cost < cap) for cap, cost in costs), default=None)
+        limits = [_affordable(cap - cost, cost / num_reported, num_unreported) for cap, cost in costs]
         return min(limits, default=None)
 
+    def is_unreported(self, usage: Usage, num_unreported: int = 0) -> bool:
+        """Whether replies came and nothing is known of what any costs: the endpoint reports no usage."""
+        total = self.spent + usage
+        return _num_paid(usage) > 0 and (_tokens(total) == 0 or _num_paid(total) <= num_unreported)
+
     def state(self, usage: Usage) -> str:
-        """What is spent of which cap, in words."""
+        """What is reported as spent of which cap, in words."""
         total = self.spent + usage
         said = []
         if self.max_usd is not None and self.price is not None:
@@ -74,12 +86,16 @@ class Budget:
         return costs
 
 
-def _affordable(left: float, mean: float | None) -> int:
+def _affordable(left: float, mean: float, num_unreported: int) -> int:
+    """Requests of a mean cost that are left; a mean of 0 is a price of 0."""
+    left -= mean * num_unreported
     if left <= 0:
         return 0
-    if mean is None:
-        return 1
     return math.ceil(min(left / mean, 1e9)) if mean > 0 else 10**9
+
+
+def _num_paid(usage: Usage) -> int:
+    return usage.num_calls - usage.num_stored_replies
 
 
 def _tokens(usage: Usage) -> int:

@@ -88,6 +88,11 @@ class FlowTotals:
         )
 
     @property
+    def num_unreported(self) -> int:
+        """Completions whose usage the endpoint did not report."""
+        return self.counts.get("usage_missing", 0)
+
+    @property
     def num_failures(self) -> int:
         """Requests that failed; one that was only sent again without a refused parameter did not."""
         return sum(count for kind, count in self.failures.items() if not kind.startswith("parameter_refused"))
@@ -347,7 +352,7 @@ class Governor:
             settings=self._settings,
             members=dict(self._totals),
             governor=self._name,
-            is_budget_spent=self._budget.affordable(total.usage) == 0,
+            is_budget_spent=self._budget.affordable(total.usage, total.num_unreported) == 0,
         )
 
     @property
@@ -385,7 +390,8 @@ class Governor:
 
     def _affordable(self, name: str, share: float) -> float:
         """Requests that a member may begin until it reports again, so that all of them together end at the budget."""
-        total = self._budget.affordable(sum((totals.usage for totals in self._totals.values()), Usage()))
+        usage = sum((totals.usage for totals in self._totals.values()), Usage())
+        total = self._budget.affordable(usage, sum(totals.num_unreported for totals in self._totals.values()))
         member = self._members[name]
         if total is None:
             return math.inf

@@ -41,18 +41,25 @@ class BudgetWatch:
         self._is_at_rest = snapshot.is_budget_spent and snapshot.in_flight == 0 and snapshot.waiting > 0
         # At rest twice in a row: the rounds of the last replies have had their time to end and to be written down.
         if was_at_rest and self._is_at_rest:
-            raise budget_stop(self._budget, snapshot.usage)
+            raise budget_stop(self._budget, snapshot.usage, snapshot.counts.get("usage_missing", 0))
 
 
-def budget_stop(budget: Budget, usage: Usage) -> RunStoppedError:
+def budget_stop(budget: Budget, usage: Usage, num_unreported: int = 0) -> RunStoppedError:
     """What is said when nothing is left.
 
     Args:
         budget: the run's.
         usage: what this session spent.
+        num_unreported: completions of this session without usage.
     """
+    if budget.is_unreported(usage, num_unreported):
+        return RunStoppedError(
+            "the endpoint reports no usage, so that a budget cannot be kept",
+            hint="--resume without --budget-usd and --budget-tokens goes on",
+        )
+    said = f", and {num_unreported:,} replies of which the endpoint reported none" if num_unreported else ""
     return RunStoppedError(
-        f"the budget is spent: {budget.state(usage)}",
+        f"the budget is spent: {budget.state(usage)}{said}",
         hint="finished users are kept; a higher --budget-usd or --budget-tokens with --resume goes on",
     )
 
