@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from serve.door import Door, DoorRules, check_address, read_token
@@ -264,8 +265,10 @@ def _add_error_handlers(api: FastAPI) -> None:
     async def llm_error(_: Request, error: LLMError) -> JSONResponse:
         return refusal(502, str(error))
 
+    # What Serve itself says (no replica, a full queue) is no RayError.
     @api.exception_handler(RayError)
-    async def lost(_: Request, error: RayError) -> JSONResponse:
+    @api.exception_handler(RayServeException)
+    async def lost(_: Request, error: Exception) -> JSONResponse:
         log.error("a tool's replica failed: %s", error)
         return refusal(503, "a tool's replica failed; try again")
 

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from ray.exceptions import RayActorError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.door import MAX_CLIENTS, DoorRules, Refusal, TokenBuckets, check_address, read_token
 from serve.ingress import MAX_CANDIDATES, MAX_HISTORY, Answers
@@ -212,6 +215,9 @@ def test_a_body_that_is_no_request(caller, raw):
     [
         (ToolError("K is out of range"), 422, "K is out of range"),
         (LLMUnavailableError("no answer"), 502, "no answer"),
+        (RayActorError(), 503, "try again"),
+        (BackPressureError(9, 8), 503, "try again"),
+        (DeploymentUnavailableError(DeploymentID("backbone", "toolrec")), 503, "try again"),
         (Refusal(418, "inside"), 500, "its log says more"),
         (RuntimeError("a secret of the inside"), 500, "its log says more"),
     ],
