@@ -326,6 +326,20 @@ async def test_length_and_content_filter(serve: Any, quick: Any, steps: Any) -> 
     assert len(server.requests) == 3
 
 
+async def test_an_answer_without_a_reply_is_paid_for(serve: Any, quick: Any, steps: Any) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 7}
+    empty = {"status": 200, "json": {"choices": [], "usage": usage}}
+    filtered = steps.reply("", finish_reason="content_filter", usage=usage)
+    server = await serve(empty, steps.error(500), steps.reply(usage={"prompt_tokens": 10, "completion_tokens": 1}), filtered)
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        paid = Usage(num_calls=1, num_attempts=3, prompt_tokens=110, completion_tokens=8)
+        assert (await llm.complete(ASK)).usage == llm.gate.totals.usage == paid
+        with pytest.raises(LLMRefusedError, match="filter"):
+            await llm.complete(ASK)
+        assert llm.gate.totals.usage == paid + Usage(prompt_tokens=100, completion_tokens=7)
+        assert llm.counts["usage_missing"] == 0
+
+
 async def test_concurrency_is_kept(serve: Any, quick: Any, steps: Any) -> None:
     server = await serve({**steps.reply(), "delay_s": 0.02})
     async with OpenAIChat(quick(server.base_url, concurrency=3)) as llm:

@@ -164,6 +164,16 @@ async def test_a_reply_that_costs_more_than_was_thought_is_owed():
     assert gate.estimate_tokens(400) > cost
 
 
+async def test_an_answer_without_a_reply_owes_what_it_cost():
+    gate = Gate(limit=1)
+    gate.apply(Allowance(limit=1, tokens=1_000))
+    request = gate.request(100)
+    async with request:
+        request.failed("malformed", "other", Usage(prompt_tokens=900))
+    assert gate.totals.frozen().usage.prompt_tokens == 900
+    assert gate.report().returned_tokens == pytest.approx(1_000 - 900)
+
+
 async def test_without_the_governor_the_share_of_the_rate_goes_on():
     clock = Clock()
     gate = Gate(limit=None, clock=clock)

@@ -177,9 +177,11 @@ class TestWithoutRay:
         assert len(read_spend(tmp_path / "run")) == 1
         more = Usage(num_calls=4, num_attempts=5, prompt_tokens=170, completion_tokens=30)
         journal_unfinished(folder, before=Usage(), session=more)
+        # Answers without a reply are no calls, and were paid for.
+        journal_unfinished(folder, before=Usage(), session=replace(more, prompt_tokens=175))
         folder.close()
         ledger = ledger_of(read_spend(tmp_path / "run"), read_users(tmp_path / "run").assign(num_rounds=1))
         by_purpose = {spend.key: spend for spend in spend_by(ledger, "purpose")}
-        assert by_purpose[UNFINISHED].usage == Usage(num_calls=3, num_attempts=3, prompt_tokens=70, completion_tokens=20)
+        assert by_purpose[UNFINISHED].usage == Usage(num_calls=3, num_attempts=3, prompt_tokens=75, completion_tokens=20)
         assert by_purpose[UNFINISHED].void_usage == by_purpose[UNFINISHED].usage
-        assert spent_so_far(tmp_path / "run").prompt_tokens == 170
+        assert spent_so_far(tmp_path / "run").prompt_tokens == 175

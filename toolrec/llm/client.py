@@ -22,7 +22,7 @@ from toolrec.llm.config import LLMConfig
 from toolrec.llm.gate import Gate, Health
 from toolrec.llm.rate_headers import read_exhausted_s
 from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask, without_secrets
-from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion
+from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion, read_usage
 from toolrec.llm.retry import (
     MALFORMED,
     REFUSING_STATUS,
@@ -32,7 +32,7 @@ from toolrec.llm.retry import (
     is_retryable_status,
     read_retry_after,
 )
-from toolrec.records import Completion, Message
+from toolrec.records import Completion, Message, Usage
 
 CONNECT_TIMEOUT_S = 30.0
 
@@ -50,7 +50,10 @@ _ONLY_BEARER: Any = {"security": {"bearer_auth": True}}
 
 @dataclass(slots=True)
 class _Call:
-    """One call under way: what is asked, and what happened so far."""
+    """One call under way: what is asked, and what happened so far.
+
+    `paid` is what the latest answer cost, by its own word, and `lost` what earlier ones did that held no reply.
+    """
 
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] | None
@@ -64,6 +67,8 @@ class _Call:
     num_malformed: int = 0
     last_reason: str = ""
     sent: dict[str, Any] = field(default_factory=dict)
+    paid: Usage = field(default_factory=Usage)
+    lost: Usage = field(default_factory=Usage)
 
     @property
     def spent_s(self) -> float:
@@ -186,13 +191,14 @@ class OpenAIChat:
         async with self.gate.request(len(content)) as request:
             call.gate_s += request.waited_s
             call.num_attempts += 1
+            call.paid = Usage()
             try:
                 async with asyncio.timeout(min(self.config.timeout_s, call.left_s)):
                     response = await self._client.post(CHAT_PATH, content=content, cast_to=httpx2.Response, options=_JSON_OPTIONS)
                 self._heed(response.headers)
                 completion = self._read(response.content, call)
                 request.succeeded(completion.usage)
-                return completion
+                return replace(completion, usage=completion.usage + call.lost)
             except openai.APIStatusError as error:
                 self._heed(error.response.headers)
                 body = ErrorBody(error.response.text, secrets=self._secrets)
@@ -206,7 +212,8 @@ class OpenAIChat:
                 failure = self._failed(reason, call, MALFORMED)
             except (AttemptFailedError, ParameterRefusedError, LLMError) as error:  # an error inside an answer with status 200
                 failure = error
-            request.failed(*_end_of(failure))
+            request.failed(*_end_of(failure), call.paid)
+            call.lost += call.paid
         raise failure
 
     def _heed(self, headers: Mapping[str, str]) -> None:
@@ -238,6 +245,7 @@ class OpenAIChat:
 
     def _read(self, content: bytes, call: _Call) -> Completion:
         data = json.loads(content)
+        call.paid = read_usage(data)
         if isinstance(data, dict) and data.get("error") and not data.get("choices"):
             raise self._error_with_status_200(data, content, call)
         completion = without_secrets(read_completion(data, num_attempts=call.num_attempts), self._kept_secrets)
@@ -245,10 +253,10 @@ class OpenAIChat:
         if len(cut) < len(completion.text):
             self.counts["cut_by_client"] += 1
             completion = replace(completion, text=cut, finish_reason="stop")
-        if completion.usage.prompt_tokens == 0:
-            self.counts["usage_missing"] += 1
         if completion.finish_reason == "content_filter" and not completion.text and not completion.tool_calls:
             raise LLMRefusedError("the endpoint's content filter kept the reply back", value=self.config.model)
+        if completion.usage.prompt_tokens == 0:
+            self.counts["usage_missing"] += 1
         return completion
 
     def _error_with_status_200(self, data: dict[str, Any], content: bytes, call: _Call) -> Exception:

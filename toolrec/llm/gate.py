@@ -30,6 +30,8 @@ CONNECTIONS_AT_ONCE = 256
 """How fast requests in flight may pass the most that there ever were, which is when connections are opened: ten thousand
 in one moment overrun what a server takes in, and their time-outs would look like an endpoint that is down."""
 
+NO_USAGE = Usage()
+
 REFUSED_RATE = 0.1
 """Weight of the newest answer in the share of refusals."""
 
@@ -80,13 +82,16 @@ class Request:
         if self._gate.on_completion is not None:
             self._gate.on_completion(taken_s)
 
-    def failed(self, kind: str, health: Health) -> None:
-        """None came; `kind` is counted."""
+    def failed(self, kind: str, health: Health, usage: Usage = NO_USAGE) -> None:
+        """None came; `kind` is counted, and `usage` where an answer without a reply was paid for."""
         self._ended = True
+        used = usage.prompt_tokens + usage.completion_tokens
         self._gate.totals.failures[kind] += 1
+        self._gate.totals.usage += usage
         self._gate.leave(
             health,
             self._gate.clock() - self._started_s,
+            owed_tokens=used - self._cost_tokens if used else 0.0,
             is_probe=self._is_probe,
             is_counted=kind != "cancelled",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolrec.records import Completion, LLMToolCall, Usage
@@ -43,7 +44,7 @@ def read_completion(data: Any, *, num_attempts: int) -> Completion:
     return Completion(
         text=text,
         tool_calls=tool_calls,
-        usage=_usage(data.get("usage"), num_attempts),
+        usage=replace(read_usage(data), num_calls=1, num_attempts=num_attempts),
         finish_reason=finish_reason,
         reasoning=reasoning,
     )
@@ -97,14 +98,13 @@ def _tool_calls(raw: Any) -> tuple[LLMToolCall, ...]:
     return tuple(calls)
 
 
-def _usage(raw: Any, num_attempts: int) -> Usage:
-    """Tokens as reported; an endpoint that reports none costs 0 here, and the client counts `usage_missing`."""
+def read_usage(data: Any) -> Usage:
+    """Tokens as reported, of whatever shape the rest is; where none are they are 0, and the client counts `usage_missing`."""
+    raw = data.get("usage") if isinstance(data, dict) else None
     if not isinstance(raw, dict):
-        return Usage(num_calls=1, num_attempts=num_attempts)
+        return Usage()
     details = raw.get("prompt_tokens_details")
     return Usage(
-        num_calls=1,
-        num_attempts=num_attempts,
         prompt_tokens=_count(raw.get("prompt_tokens")),
         cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
         completion_tokens=_count(raw.get("completion_tokens")),

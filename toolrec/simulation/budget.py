@@ -81,7 +81,7 @@ def journal_unfinished(folder: RunFolder, *, before: Usage, session: Usage) -> N
     rest = {name: getattr(session, name) - (getattr(after, name) - getattr(before, name)) for name in _PAID}
     num_stored = after.num_stored_replies - before.num_stored_replies
     rest["num_calls"] += num_stored  # of these the clients know nothing
-    if rest["num_calls"] > 0:
+    if any(rest[name] > 0 for name in ("num_calls", "prompt_tokens", "completion_tokens")):  # answers without a reply cost too
         number = 1 + sum(entry["purpose"] == UNFINISHED for entry in read_spend(folder.path))
         where = {"user_index": 0, "attempt": number, "round": 0, "tool": "", "purpose": UNFINISHED}
         folder.journal([{**where, **asdict(Usage(**{name: max(count, 0) for name, count in rest.items()}))}])
