@@ -27,6 +27,8 @@ HEALTH_PATH = "/healthz"
 MIN_TOKEN_CHARACTERS = 16
 MAX_CLIENTS = 10_000
 """Addresses whose buckets are remembered; the one that was quiet for longest is forgotten first."""
+STRANGERS_BOUND = 10
+"""How many clients' worth of guesses all strangers have together; at 1 a single address could lock every new client out."""
 BODY_TIMEOUT_S = 30.0
 """How long a request's body may take to arrive."""
 _HOST = re.compile(r"^(\[[0-9A-Fa-f:.]{2,45}\]|[^\s:@/\[\]]{1,255})(?::\d{1,5})?$")
@@ -130,15 +132,54 @@ class TokenBuckets:
             self._buckets.popitem(last=False)
         return 0.0 if taken else (1 - level) / self._per_s
 
+    def give_back(self, client: str) -> None:
+        """Puts a token back that was taken for nothing."""
+        level, since_s = self._buckets[client]
+        self._buckets[client] = (level + 1, since_s)
+
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+class Strangers:
+    """One bucket of guesses for all clients that have not shown the right token yet.
+
+    An address costs nothing where a header may name it (Serve's proxies take a loopback peer's word for it), so a bucket
+    for each address alone bounds no guessing. Clients that have shown the token are not held back by others' guesses.
+
+    Args:
+        per_minute: guesses that come back in a minute.
+        burst: guesses of the full bucket.
+    """
+
+    def __init__(self, *, per_minute: float, burst: int) -> None:
+        self._guesses = TokenBuckets(per_minute=per_minute, burst=burst)
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def wait_s(self, client: str, *, now_s: float) -> float:
+        """Takes a guess and gives 0, or takes none and gives the seconds until there is one; nothing for a known client."""
+        return 0.0 if client in self._known else self._guesses.wait_s("", now_s=now_s)
+
+    def was_right(self, client: str) -> None:
+        """After `wait_s`: what was shown is the token, so it was no guess; the longest unseen client may be forgotten."""
+        if client in self._known:
+            self._known.move_to_end(client)
+            return
+        self._guesses.give_back("")
+        self._known[client] = None
+        if len(self._known) > MAX_CLIENTS:
+            self._known.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 class Door:
     """The guard as an ASGI middleware.
 
-    In this order: rate by client address (so that tokens cannot be guessed at speed), token or own machine, kind of body,
-    its size. Bodies are taken in here, up to their bound, so that nothing behind has to count.
+    In this order: rate by client address, guesses of all strangers together (so that tokens cannot be guessed at speed),
+    token or own machine, kind of body, its size. Bodies are taken in here, up to their bound, so that nothing behind has to
+    count.
 
     Args:
         app: what is guarded.
@@ -150,6 +191,7 @@ class Door:
         self._find_rules = rules
         self._rules: DoorRules | None = None
         self._buckets: TokenBuckets | None = None
+        self._strangers: Strangers | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses the request, or passes it on with its body taken in."""
@@ -159,8 +201,7 @@ class Door:
         rules = self._known_rules()
         try:
             headers = {name.lower(): value for name, value in scope["headers"]}
-            self._check_rate(scope)
-            if not _check_caller(rules, scope, headers):
+            if not self._check(rules, scope, headers):
                 await _send(send, 200, b'{"status": "ok"}', {})
                 return
             body = await _read_body(scope, headers, receive, limit=rules.max_body_bytes)
@@ -174,15 +215,36 @@ class Door:
             self._rules = rules = self._find_rules()
             if rules.requests_per_minute is not None:
                 self._buckets = TokenBuckets(per_minute=rules.requests_per_minute, burst=rules.burst)
+                self._strangers = Strangers(
+                    per_minute=STRANGERS_BOUND * rules.requests_per_minute, burst=STRANGERS_BOUND * rules.burst
+                )
         return self._rules
 
-    def _check_rate(self, scope: Scope) -> None:
-        if self._buckets is None:
-            return
-        wait_s = self._buckets.wait_s(_bucket_of(_client(scope)), now_s=time.monotonic())
-        if wait_s > 0:
-            seconds = max(1, math.ceil(wait_s))
-            raise Refusal(429, f"too many requests; try again in {seconds} s", retry_after=str(seconds))
+    def _check(self, rules: DoorRules, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the caller may see all; False for one who may only ask for health.
+
+        Raises:
+            Refusal: neither, or too often.
+        """
+        if self._buckets is None or self._strangers is None:
+            return _check_caller(rules, scope, headers)
+        client, now_s = _bucket_of(_client(scope)), time.monotonic()
+        _refuse_for(self._buckets.wait_s(client, now_s=now_s), "too many requests")
+        if rules.token is None or b"authorization" not in headers:
+            return _check_caller(rules, scope, headers)
+        # Taken before the token is looked at: a guess beyond the bound must not learn whether it was right.
+        _refuse_for(self._strangers.wait_s(client, now_s=now_s), "too many wrong tokens")
+        may_see_all = _check_caller(rules, scope, headers)
+        if may_see_all:
+            self._strangers.was_right(client)
+        return may_see_all
+
+
+def _refuse_for(wait_s: float, reason: str) -> None:
+    """Refuses where there is something to wait for."""
+    if wait_s > 0:
+        seconds = max(1, math.ceil(wait_s))
+        raise Refusal(429, f"{reason}; try again in {seconds} s", retry_after=str(seconds))
 
 
 def _check_caller(rules: DoorRules, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
@@ -217,7 +279,9 @@ def _client(scope: Scope) -> str:
 
 
 def _bucket_of(client: str) -> str:
-    """Whose bucket an address draws on: an IPv6 subscriber has 2^64 addresses and one bucket."""
+    """Whose bucket an address draws on: an IPv6 subscriber has 2^64 addresses and one bucket, this machine likewise."""
+    if is_loopback(client):
+        return "localhost"
     try:
         address = ipaddress.ip_address(client)
     except ValueError:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from ray.exceptions import RayActorError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from serve.door import MAX_CLIENTS, DoorRules, Refusal, TokenBuckets, check_address, read_token
+from serve.door import MAX_CLIENTS, STRANGERS_BOUND, DoorRules, Refusal, Strangers, TokenBuckets, check_address, read_token
 from serve.ingress import MAX_CANDIDATES, MAX_HISTORY, Answers
 from toolrec.data import Dataset
 from toolrec.errors import ConfigError, LLMUnavailableError, ToolError
@@ -27,6 +28,12 @@ def assert_refused(reply: Any, status: int, reason: str) -> None:
     assert reply.headers["content-type"] == "application/json"
     assert reason in reply.json()["detail"] and list(reply.json()) == ["detail"]
     assert "Traceback" not in reply.body.decode()
+
+
+def through_proxy(caller: Any) -> Any:
+    """The same application behind what Serve's proxies do with a loopback peer's `X-Forwarded-For`."""
+    caller.app = ProxyHeadersMiddleware(caller.app, trusted_hosts="127.0.0.1")
+    return caller
 
 
 def history(demo: Dataset) -> list[str]:
@@ -140,6 +147,52 @@ class TestRate:
         limited = caller.under(token=TOKEN, requests_per_minute=1, burst=2)
         wrong = [limited.get("/docs", headers={"authorization": f"Bearer {n}"}).status for n in range(3)]
         assert wrong == [401, 401, 429]
+
+    def test_this_machine_is_one_client_by_all_its_addresses(self, caller):
+        limited = caller.under(requests_per_minute=1, burst=4)
+        clients = ("127.0.0.1", "127.0.1.9", "::1", "::ffff:127.0.0.3", "127.200.0.1")
+        assert [limited.get("/v1/attributes", client=client).status for client in clients] == [200] * 4 + [429]
+
+    def test_a_header_that_names_another_address_each_time_guesses_no_faster(self, caller):
+        limited = through_proxy(caller.under(token=TOKEN, requests_per_minute=0.01, burst=3))
+        num_guesses = 3 * STRANGERS_BOUND
+
+        def ask(address: str, token: str, path: str = "/docs") -> Any:
+            return limited.get(path, headers={"x-forwarded-for": address, "authorization": f"Bearer {token}"})
+
+        assert ask("192.0.2.1", TOKEN).status == 200
+        assert [ask(f"198.51.100.{n}", f"guess {n}").status for n in range(num_guesses)] == [401] * num_guesses
+        assert_refused(ask("203.0.113.1", "another guess"), 429, "too many wrong tokens; try again in ")
+        # Were the right one let in here, guesses would go on; were health's answer another one, likewise.
+        assert ask("203.0.113.2", TOKEN).status == 429
+        assert ask("203.0.113.3", TOKEN, "/healthz").status == 429
+        # Whoever has been in before stays in, and what shows no token is no guess.
+        assert ask("192.0.2.1", TOKEN).status == 200
+        assert limited.get("/docs", headers={"x-forwarded-for": "203.0.113.4"}).status == 401
+
+    def test_right_tokens_are_no_guesses(self, caller):
+        limited = caller.under(token=TOKEN, requests_per_minute=1, burst=2)
+        header = {"authorization": f"Bearer {TOKEN}"}
+        for n in range(4 * STRANGERS_BOUND):
+            assert limited.get("/v1/attributes", client=f"192.0.2.{n}", headers=header).status == 200
+
+    def test_one_address_does_not_lock_new_clients_out(self, caller):
+        limited = caller.under(token=TOKEN, requests_per_minute=0.01, burst=5)
+        wrong, right = ({"authorization": f"Bearer {token}"} for token in ("guess", TOKEN))
+        assert [limited.get("/docs", client=FOREIGN, headers=wrong).status for _ in range(20)] == [401] * 5 + [429] * 15
+        assert limited.get("/docs", client="192.0.2.8", headers=right).status == 200
+
+    def test_the_client_that_was_unseen_for_longest_is_a_stranger_again(self):
+        strangers = Strangers(per_minute=1, burst=1)
+        for number in range(MAX_CLIENTS + 1):
+            client = f"client {number}"
+            assert strangers.wait_s(client, now_s=0.0) == 0
+            strangers.was_right(client)
+            strangers.was_right("client 0")
+        assert len(strangers) == MAX_CLIENTS
+        assert strangers.wait_s("a guess", now_s=0.0) == 0
+        assert strangers.wait_s("client 0", now_s=0.0) == 0
+        assert strangers.wait_s("client 1", now_s=0.0) == 60
 
     def test_an_ipv6_network_shares_a_bucket(self, caller):
         limited = caller.under(token=TOKEN, requests_per_minute=1, burst=1)
