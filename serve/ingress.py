@@ -14,7 +14,8 @@ import ray
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
@@ -36,6 +37,8 @@ from toolrec.tools.remote import ToolList
 MAX_HISTORY = 5_000
 """The longest history that a request may carry."""
 MAX_CANDIDATES = 500
+MAX_FIELDS = 20
+"""The most fields that a request is looked at with: each unknown one is a complaint of its own, and costs as much."""
 _SHOWN_COMPLAINTS = 5
 
 log = logging.getLogger(__name__)
@@ -43,9 +46,18 @@ log = logging.getLogger(__name__)
 ItemIdText = Annotated[str, Field(min_length=1, max_length=512)]
 
 
-class _Request(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: object) -> object:
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise PydanticCustomError("too_many_fields", f"a request has at most {MAX_FIELDS} fields")
+        return value
+
+
+class _Request(_Body):
     history: list[ItemIdText] = Field(min_length=1, max_length=MAX_HISTORY, description="item ids, oldest first")
     k: int = Field(20, ge=1, le=MAX_K, description="length of the list")
     mask_seen: bool = Field(True, description="leave the history's items out of the list")
@@ -61,10 +73,8 @@ class RecommendRequest(_Request):
     """A list without an LLM: the reciprocal rank fusion of all retrieval tools."""
 
 
-class RankRequest(BaseModel):
+class RankRequest(_Body):
     """A call of the rank tool."""
-
-    model_config = ConfigDict(extra="forbid")
 
     history: list[ItemIdText] = Field(min_length=1, max_length=MAX_HISTORY, description="item ids, oldest first")
     candidates: list[ItemIdText] = Field(min_length=1, max_length=MAX_CANDIDATES, description="item ids to order")

@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from serve.door import MAX_CLIENTS, STRANGERS_BOUND, DoorRules, Refusal, Strangers, TokenBuckets, check_address, read_token
-from serve.ingress import MAX_CANDIDATES, MAX_HISTORY, Answers
+from serve.ingress import MAX_CANDIDATES, MAX_FIELDS, MAX_HISTORY, Answers
 from toolrec.data import Dataset
 from toolrec.errors import ConfigError, LLMUnavailableError, ToolError
 
@@ -246,6 +246,16 @@ class TestBody:
         reply = caller.post(path, body)
         assert_refused(reply, 422, reason)
         assert len(reply.body) < 1000
+
+    @pytest.mark.parametrize("path", ["/v1/retrieve", "/v1/recommend", "/v1/rank"])
+    def test_unknown_fields_are_told_while_they_are_few(self, caller, path):
+        request = {"history": ["x"], "candidates": ["x"], "attribute": "a"}
+        few = {**request, **{f"f{n}": 0 for n in range(MAX_FIELDS - len(request))}}
+        assert_refused(caller.post(path, few), 422, "f0: Extra inputs are not permitted; ")
+        # Many are one complaint: a complaint for each of tens of thousands would hold up every other request.
+        reply = caller.post(path, {**few, "one more": 0})
+        assert_refused(reply, 422, "")
+        assert reply.json()["detail"] == f"a request has at most {MAX_FIELDS} fields"
 
 
 @pytest.mark.parametrize(
