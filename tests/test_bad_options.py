@@ -20,7 +20,7 @@ EVALUATE = {
     "--recommenders": ("", "\x00", "/nonexistent/x", "x\ny"),
     "--run": ("\x00",),
     "--split": ("", "train", "TEST"),
-    "--users": (*NO_INTEGER, "0", "-1", HUGE, "²"),
+    "--users": (*NO_INTEGER, "0", "-1", HUGE, "²", "9" * 5000),
     "--seed": (*NO_INTEGER, "-1"),
     "--attributes": ("colour", "genre,,colour", "\x00", "\ud800"),
     "--protocol": ("", "native"),

@@ -126,7 +126,7 @@ def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error("file not found", value=str(path)) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as cause:
+    except (ValueError, RecursionError) as cause:  # a number of thousands of digits is a ValueError too
         raise error(f"not a JSON file ({cause})", value=str(path)) from None
 
 

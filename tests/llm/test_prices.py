@@ -47,6 +47,7 @@ def test_an_unknown_model_has_no_known_cost(tmp_path: Path):
         ({"output_usd": "cheap"}, "output_usd must be a number of dollars"),
         ({"output_usd": float("nan")}, "output_usd must be a number of dollars"),
         ({"input_usd": True}, "input_usd must be a number of dollars"),
+        ({"input_usd": int("9" * 400)}, "input_usd must be a number of dollars"),
         ({"output_usd": None}, "the price of m lacks output_usd"),
         ({"checked": None}, "does not say when it was looked up"),
         ({"source": " "}, "does not say where it was looked up"),
@@ -61,7 +62,14 @@ def test_a_wrong_entry_is_refused_with_its_reason(tmp_path: Path, changed: dict[
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("models: [", "cannot read"), ("- m", "no mapping `models`"), ("models: {m: 3}", "not a mapping"), (None, "cannot read")],
+    [
+        ("models: [", "cannot read"),
+        ("- m", "no mapping `models`"),
+        ("models: {m: 3}", "not a mapping"),
+        ("models: {m: {checked: 2026-02-30}}", "cannot read"),
+        (f"models: {{m: {{input_usd: {'9' * 5000}}}}}", "cannot read"),
+        (None, "cannot read"),
+    ],
 )
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, content: str | None, reason: str):
     path = tmp_path / "prices.yaml"

@@ -326,6 +326,29 @@ class TestRecording:
         with pytest.raises(RecordingError, match="line 1 of the recording is damaged"):
             Recording(folder)
 
+    @pytest.mark.parametrize("dropped", ["user_id", "round", "attempt", "key", "call"])
+    def test_a_line_that_lacks_something_is_damaged(self, folder: Path, dropped: str):
+        at("u1")
+        record(folder, REPLY)
+        [part] = folder.glob("replies-*.jsonl")
+        line = json.loads(part.read_text())
+        for damaged in ({name: line[name] for name in line if name != dropped}, {**line, dropped: None}, [line]):
+            part.write_text(json.dumps(damaged) + "\n")
+            with pytest.raises(RecordingError, match="line 1 of the recording is damaged"):
+                Recording(folder)
+
+    @pytest.mark.parametrize("dropped", ["model", "parameters", "settings"])
+    def test_a_header_that_lacks_something_is_damaged(self, folder: Path, dropped: str):
+        header = json.loads((folder / "recording.json").read_text())
+        for damaged in ({name: header[name] for name in header if name != dropped}, {**header, dropped: []}):
+            (folder / "recording.json").write_text(json.dumps(damaged))
+            with pytest.raises(RecordingError, match=f"damaged: it has no {dropped}"):
+                read_header(folder)
+        for damaged_text in ("[]", f'{{"schema_version": {"9" * 5000}}}'):
+            (folder / "recording.json").write_text(damaged_text)
+            with pytest.raises(RecordingError, match=r"recording\.json"):
+                read_header(folder)
+
     def test_no_recording_here(self, tmp_path: Path):
         with pytest.raises(RecordingError, match=r"recording\.json"):
             read_header(tmp_path)

@@ -153,6 +153,9 @@ def test_control_shows_what_holds(run: Path, capsys: pytest.CaptureFixture[str])
         ["--tokens-per-minute", "lots"],
         ["--llm-concurrency", "0"],
         ["--llm-concurrency", "2.5"],
+        ["--llm-concurrency", "9" * 400],
+        ["--llm-concurrency", "9" * 5000],
+        ["--requests-per-minute", "1e16"],
         ["--pause", "--resume"],
     ],
 )

@@ -36,6 +36,10 @@ RATE_WINDOW_S = 10.0
 MAX_HOLD_S = 60.0
 """No endpoint's word holds everyone for longer than this at a time."""
 
+MAX_PER_MINUTE = 1e15
+MAX_CONCURRENCY = 1_000_000
+"""Limits beyond these are a slip."""
+
 PauseReason = Literal["", "by hand", "outage", "rate limit"]
 
 
@@ -58,10 +62,12 @@ class FlowSettings:
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute"):
             rate = getattr(self, name)
-            if rate is not None and not (math.isfinite(rate) and rate > 0):
-                raise ConfigError(f"{name} must be a number above 0", value=rate)
+            if rate is not None and not 0 < rate <= MAX_PER_MINUTE:
+                raise ConfigError(f"{name} must be a number above 0", value=rate, allowed=f"at most {MAX_PER_MINUTE:g}")
         if self.llm_concurrency is not None and self.llm_concurrency < 1:
             raise ConfigError("llm_concurrency must be at least 1", value=self.llm_concurrency)
+        if self.llm_concurrency is not None and self.llm_concurrency > MAX_CONCURRENCY:
+            raise ConfigError("llm_concurrency is too large", value=self.llm_concurrency, allowed=f"at most {MAX_CONCURRENCY:,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

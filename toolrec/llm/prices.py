@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,9 @@ from toolrec.records import Usage
 
 TOKENS_PER_PRICE = 1_000_000
 """Providers name prices for a million tokens, and so do price files."""
+
+MAX_USD = 1e9
+"""Dollars for a million tokens beyond which a price is a slip."""
 
 _HINT = "see examples/prices.yaml"
 
@@ -74,7 +76,7 @@ class PriceTable:
         """
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # a date or a number that there is not is a ValueError
             raise ConfigError(f"cannot read the price file ({error})", value=str(path), hint=_HINT) from error
         entries = content.get("models") if isinstance(content, dict) else None
         if not isinstance(entries, dict):
@@ -134,6 +136,8 @@ def _price(model: str, entry: Any) -> Price:
 
 
 def _amount(where: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{where}: {name} must be a number of dollars for a million tokens", value=value, allowed="0 or more")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_USD:
+        raise ConfigError(
+            f"{where}: {name} must be a number of dollars for a million tokens", value=value, allowed=f"0 to {MAX_USD:g}"
+        )
     return float(value)

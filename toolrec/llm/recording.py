@@ -31,6 +31,9 @@ SCHEMA_VERSION = 1
 
 _FAILURES = {kind.__name__: kind for kind in (LLMUnavailableError, LLMRefusedError, ContextTooLongError)}
 
+_LINE = {"key": str, "user_id": str, "round": int, "attempt": int, "call": dict, "reply": dict}
+_CALL = {"model", "parameters", "tools", "stop", "messages"}
+
 _HINT = "replay with the settings, data set and recommenders of the recording, or record again"
 
 
@@ -81,9 +84,15 @@ def read_header(folder: Path) -> RecordingHeader:
         RecordingError: there is no recording, or it is damaged.
     """
     content = read_json(folder / HEADER_FILE, error=RecordingError)
+    if not isinstance(content, dict):
+        raise RecordingError(f"{HEADER_FILE} is damaged: it is no object", value=str(folder))
     if content.get("schema_version") != SCHEMA_VERSION:
         raise RecordingError("the recording has another layout", value=content.get("schema_version"), allowed=SCHEMA_VERSION)
-    return RecordingHeader(model=content["model"], parameters=content["parameters"], settings=content["settings"])
+    parts: dict[str, Any] = {name: content.get(name) for name in ("model", "parameters", "settings")}
+    for name, kind in (("model", str), ("parameters", dict), ("settings", dict)):
+        if not isinstance(parts[name], kind):
+            raise RecordingError(f"{HEADER_FILE} is damaged: it has no {name}", value=str(folder))
+    return RecordingHeader(**parts)
 
 
 def end_recording(folder: Path) -> None:
@@ -245,14 +254,20 @@ def _lines(folder: Path) -> Iterator[dict[str, Any]]:
         for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
             try:
                 line: dict[str, Any] = json.loads(text)
-                _check(line["reply"])
-            except (ValueError, KeyError, TypeError) as error:
+                _check(line)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RecordingError(f"line {number} of the recording is damaged ({error!r})", value=str(path)) from None
             yield line
 
 
-def _check(reply: Mapping[str, Any]) -> None:
-    """Raises what reading the reply would raise where it is damaged."""
+def _check(line: Mapping[str, Any]) -> None:
+    """Raises what reading the line would raise where it is damaged."""
+    for name, kind in _LINE.items():
+        if not isinstance(line[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if missing := _CALL - set(line["call"]):
+        raise KeyError(min(missing))
+    reply = line["reply"]
     if "error" in reply:
         _FAILURES[reply["error"]]
     else:

@@ -12,6 +12,7 @@ from typing import Any
 from toolrec.data import Split
 from toolrec.errors import ConfigError
 from toolrec.files import shared_path, under_job
+from toolrec.llm.flow import MAX_CONCURRENCY
 from toolrec.llm.recording import read_header
 from toolrec.llm.stores import ReplyStores
 from toolrec.surrogate.config import FinishPolicy, ReplyProtocol
@@ -26,11 +27,14 @@ _AT_MOST = {
     "rounds": 1_000,
     "max_reasks": 100,
     "concurrency": 1_000_000,
-    "llm_concurrency": 1_000_000,
+    "llm_concurrency": MAX_CONCURRENCY,
     "actors": 4_096,
     "num_cpus": 65_536,
 }
 """Beyond these a value is a slip: it would end in the middle of Ray, or never."""
+
+MAX_DIGITS = 18
+"""Nothing that is counted here has more digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +181,7 @@ def _seconds(text: str) -> float:
 def _number_of_users(text: str) -> int | None:
     if text == "all":
         return None
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) < 1:
         raise ConfigError("not a number of users", value=text, allowed="a whole number from 1, or all")
     return int(text)
 
