@@ -80,6 +80,7 @@ class Simulation:
         self._record = Coalescer(_recorder(memory), max_batch=MESSAGE_ROUNDS)
         self._governor = governor
         self._in_step: asyncio.Task[None] | None = None
+        self._users: set[asyncio.Task[Any]] = set()
         self._gate = Gate(limit=None, on_completion=llm_seconds(spec.run))
         self._llm = spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate))
         tools: dict[str, Tool] = {
@@ -97,11 +98,23 @@ class Simulation:
 
     async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
         """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
+        user = asyncio.current_task()
+        assert user is not None
+        self._users.add(user)
+        user.add_done_callback(self._users.discard)
         rounds = [decode_round(line) for line in previous_rounds]
         CALLER.set(Caller(max_failed_requests=self._spec.llm.user_max_failed_requests))
         PLACE.set(Place(user_id=task.user_id, attempt=task.attempt, round=len(rounds) + 1))
         trace = await self._strategy.run(task, previous_rounds=list(rounds), on_round=self._keeper(task, rounds))
         return trace_rows(trace)
+
+    async def rest(self) -> None:
+        """Ends all users where they are, for a run that stops: nothing is asked after this, what was spent is still reported."""
+        users = set(self._users)
+        for user in users:
+            user.cancel()
+        if users:
+            await asyncio.wait(users)
 
     def _keeper(self, task: UserTask, rounds: list[Round]) -> Callable[[Round], Awaitable[None]]:
         """Gives each round to the shared memory before the next one begins."""

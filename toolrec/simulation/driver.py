@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
@@ -43,6 +43,9 @@ START_TRIES = 3
 
 TOOL_WAIT_S = 2.0
 """How long a user waits before its next attempt after a tool was lost and did not come back in time."""
+
+LEAVING_S = 10.0
+"""How long a run that ends waits for an answer of an actor."""
 
 OUTAGE_USERS = 20
 """Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""
@@ -172,9 +175,17 @@ class Crew:
             if actor in self._in_flight:
                 self._in_flight[actor] -= 1
 
-    def simulations(self) -> list[ActorHandle]:
-        """The simulation actors."""
-        return list(self._in_flight)
+    async def rest(self) -> None:
+        """Ends what the simulation actors are at; one that does not answer in time is killed."""
+        await asyncio.gather(*(self._end_users(actor) for actor in self._in_flight))
+
+    async def _end_users(self, actor: ActorHandle) -> None:
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                await actor.rest.remote()
+        except (RayError, TimeoutError) as error:
+            log.warning("a simulation actor did not come to rest (%s); it is killed", type(error).__name__)
+            ray.kill(actor)
 
     async def _least_busy(self) -> ActorHandle:
         deadline_s = time.monotonic() + ACTOR_WAIT_S
@@ -270,6 +281,17 @@ class Driver:
         self._folder.journal(await self._crew.memory.drain_spend.remote())
         if users:
             await self._crew.memory.forget.remote([row["user_index"] for row in users])
+
+    async def rest(self) -> None:
+        """Ends users that a stop or an error left under way: from then on nothing more is spent."""
+        await self._crew.rest()
+
+    async def journal_spend(self) -> None:
+        """Journals the rounds that have ended since the last block.
+
+        What a resumed run's memory tells again is then the same entry as here, and not spent twice.
+        """
+        self._folder.journal(await self._crew.memory.drain_spend.remote())
 
     async def _write_regularly(self, over: asyncio.Event) -> None:
         last_s = time.monotonic()

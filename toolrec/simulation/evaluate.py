@@ -381,7 +381,9 @@ async def _drive(driver: Driver, tasks: Iterator[UserTask], flow: FlowWatch, fol
     try:
         await driver.run(tasks)
     finally:
+        await driver.rest()
         last = await flow.last()
+        await driver.journal_spend()
         folder.note_llm_counts(llm_counts(last))
         journal_unfinished(folder, before=before, session=last.usage)
 

@@ -1,0 +1,161 @@
+"""The way out of a run that stops, without Ray: nothing is spent any more, and what was spent is booked once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolrec.data import DomainWords, Pool
+from toolrec.llm import LLMConfig
+from toolrec.llm.flow import FlowSettings, FlowSnapshot
+from toolrec.records import Round, ToolCall, Usage, UserTask
+from toolrec.simulation.actors import Simulation, SimulationSpec
+from toolrec.simulation.budget import journal_unfinished, spent_so_far
+from toolrec.simulation.driver import Driver, SimulationConfig
+from toolrec.simulation.evaluate import _drive
+from toolrec.simulation.live import RunWatch
+from toolrec.simulation.memory_actor import SharedMemory, held_round
+from toolrec.simulation.run_folder import RunFolder
+from toolrec.surrogate import SurrogateConfig
+from toolrec.tools.remote import ServedTools
+
+MANIFEST = {"schema_version": 1, "resume_key": "k", "settings": {}}
+A_REPLY = Usage(num_calls=1, num_attempts=1, prompt_tokens=100, completion_tokens=10)
+
+
+class Endless:
+    """A strategy whose users wait for ever."""
+
+    begun: asyncio.Event
+
+    def __init__(self, **_: Any) -> None:
+        Endless.begun = asyncio.Event()
+
+    async def run(self, task: UserTask, **_: Any) -> None:
+        Endless.begun.set()
+        await asyncio.Event().wait()
+
+
+def any_tool(**_: Any) -> None:
+    """A tool that nobody calls."""
+
+
+def local(actor: object) -> Any:
+    """An actor's interface to an object of this process."""
+
+    class Local:
+        def __getattr__(self, name: str) -> Any:
+            return SimpleNamespace(remote=getattr(actor, name))
+
+    return Local()
+
+
+class BusyCrew:
+    """A user whose every round is a paid reply, for as long as it is let; `more` waits for the next two."""
+
+    def __init__(self, memory: SharedMemory, first_round: int) -> None:
+        self.memory = local(memory)
+        self.on_loss: Any = None
+        self.num_replies = 0
+        self.is_at_rest = False
+        self.began = asyncio.Event()
+        self._memory, self._next = memory, first_round
+
+    async def run_user(self, task: UserTask, previous: list[bytes]) -> Any:
+        await self.reply(task.attempt)
+        self.began.set()
+        await asyncio.Event().wait()
+
+    async def reply(self, attempt: int) -> None:
+        if self.is_at_rest:
+            return
+        call = ToolCall(name="retrieve", attribute="a", k=1)
+        done = Round(
+            number=self._next,
+            thought="",
+            call=call,
+            observation=None,
+            messages=(),
+            usage={"decide": A_REPLY},
+            counts={},
+            duration_s=0.1,
+        )
+        self._next += 1
+        self.num_replies += 1
+        await self._memory.record([held_round(1, attempt, done)])
+
+    async def rest(self) -> None:
+        await self.reply(1)  # one that came in meanwhile
+        self.is_at_rest = True
+
+
+class LastLook:
+    """A flow that ends with one more reply of each simulation that is not at rest."""
+
+    def __init__(self, crew: BusyCrew, attempt: int) -> None:
+        self.listeners: list[Any] = []
+        self.latest = FlowSnapshot(settings=FlowSettings())
+        self._crew, self._attempt = crew, attempt
+
+    async def run(self, over: asyncio.Event) -> None:
+        await over.wait()
+
+    async def last(self) -> FlowSnapshot:
+        await self._crew.reply(self._attempt)
+        num = self._crew.num_replies
+        usage = Usage(num_calls=num, num_attempts=num, prompt_tokens=100 * num, completion_tokens=10 * num)
+        return FlowSnapshot(settings=FlowSettings(), usage=usage)
+
+
+async def stopped_session(folder: RunFolder) -> int:
+    """A session of one user that is stopped; the number of replies that it paid for."""
+    crew = BusyCrew(SharedMemory(str(folder.rounds_in_flight)), 1)
+    flow: Any = LastLook(crew, 1)
+    driver = Driver(crew, folder, SimulationConfig(), RunWatch(num_users=1), flow)  # type: ignore[arg-type]
+    tasks = iter([UserTask(user_index=1, user_id="1", history=(1,))])
+    running = asyncio.create_task(_drive(driver, tasks, flow, folder, Usage()))
+    await crew.began.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    return crew.num_replies
+
+
+async def test_what_a_stopped_session_spent_is_booked_once_also_after_its_rounds_are_told_again(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, MANIFEST)
+    num_replies = await stopped_session(folder)
+    folder.close()
+    assert num_replies == 2
+    assert spent_so_far(run).prompt_tokens == 200
+
+    folder = RunFolder.resume(run, MANIFEST)
+    before = spent_so_far(run)
+    memory = SharedMemory(str(folder.rounds_in_flight))
+    folder.journal(await memory.drain_spend())
+    journal_unfinished(folder, before=before, session=Usage())
+    folder.close()
+    assert spent_so_far(run).prompt_tokens == 200
+
+
+async def test_a_simulation_at_rest_has_nobody_under_way():
+    spec = SimulationSpec(
+        surrogate=SurrogateConfig(),
+        llm=LLMConfig(base_url="http://127.0.0.1:9/v1", model="none", api_key_env=""),
+        tools=ServedTools(app_name="none", deployments={}, dataset_checksum="", recommenders_checksum=""),
+        strategy=f"{__name__}:Endless",
+        rank_tool=f"{__name__}:any_tool",
+    )
+    pool = Pool(item_ids=["", "1"], titles=["", "one"], attributes=[], values={}, domain=DomainWords())
+    simulation = Simulation(spec, pool, local(SharedMemory()), local(object()))
+    users = [
+        asyncio.create_task(simulation.run_user(UserTask(user_index=u, user_id=str(u), history=(1,)), [])) for u in (1, 2, 3)
+    ]
+    await Endless.begun.wait()
+    await simulation.rest()
+    assert all(user.cancelled() for user in users)
+    await simulation.rest()  # nobody is left
