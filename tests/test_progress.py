@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -169,3 +170,37 @@ def test_other_processes_of_a_group_say_nothing(monkeypatch: pytest.MonkeyPatch,
     with watched(Counting()), track("training", total=2, unit="steps") as progress:
         progress.advance()
     assert capsys.readouterr().err == ""
+
+
+class Broken(io.StringIO):
+    """Standard error whose reader has gone."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal, self.is_gone = is_terminal, False
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+    def flush(self) -> None:
+        if self.is_gone:
+            raise BrokenPipeError
+
+
+class Plain(Counting):
+    """The same on a terminal."""
+
+    def picture(self) -> str:
+        return self.line()
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_view_that_nobody_sees_any_more_ends_without_an_error(monkeypatch: pytest.MonkeyPatch, is_terminal: bool):
+    monkeypatch.setenv("TERM", "xterm")
+    broken = Broken(is_terminal=is_terminal)
+    monkeypatch.setattr(sys, "stderr", broken)
+    view = Plain()
+    with watched(view, interval_s=0.001, plain_interval_s=0.001):
+        broken.is_gone = True
+        assert view.often.wait(20)  # the thread goes on, too
+    assert view.num_lines > 4

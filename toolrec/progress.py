@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -103,7 +103,7 @@ def _repainted(view: View, interval_s: float) -> Iterator[None]:
     from rich.live import Live
     from rich.text import Text
 
-    console, lines, over = Console(stderr=True), _Lines(), threading.Event()
+    console, lines, over = Console(file=_terminal()), _Lines(), threading.Event()
     live = Live(
         get_renderable=view.picture,
         console=console,
@@ -213,6 +213,29 @@ class _StandardError:
         sys.stderr.flush()
 
 
+class _Terminal:
+    """A terminal that may go away: rich would end the thread, or the run, at the first line that nobody takes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _terminal() -> TextIO:
+    return cast("TextIO", _Terminal(sys.stderr))
+
+
 @contextlib.contextmanager
 def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Progress]:
     from rich.console import Console
@@ -229,7 +252,7 @@ def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Progres
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with _log_lines_to(_StandardError()), RichProgress(*columns, console=Console(stderr=True)) as display:
+    with _log_lines_to(_StandardError()), RichProgress(*columns, console=Console(file=_terminal())) as display:
         task = display.add_task(description, total=total, completed=done, rate="", note="")
 
         class Bar:
@@ -277,8 +300,9 @@ class _Plain:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # whoever read it has gone, as in `2>&1 | head`: what is under way goes on unwatched
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def stage(text: str) -> None:

@@ -90,3 +90,16 @@ def test_where_no_loop_runs_a_signal_interrupts():
     said, errors = process.communicate(timeout=60)
     assert said == ""
     assert "KeyboardInterrupt" in errors
+
+
+@pytest.mark.parametrize("where", ["in the loop", "before it"])
+def test_a_signal_is_heeded_where_nobody_reads_standard_error(where: str):
+    process = start() if where == "in the loop" else start(around="print('running', flush=True); time.sleep(600)")
+    wait_for(process, "running")
+    assert process.stdout is not None and process.stderr is not None
+    process.stderr.close()  # as with `2>&1 | tee log`, where Ctrl-C ends tee too
+    process.send_signal(signal.SIGINT)
+    said = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) in (-signal.SIGINT, 120)  # 120: Python could not flush what it has to say of it
+    assert said == ("cleaning up\nclean\n" if where == "in the loop" else "")

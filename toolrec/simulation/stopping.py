@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -87,13 +88,14 @@ class Stopping:
         self.is_asked = True
         self._end_at_the_next()
         if self._task is None:
-            os.write(STDERR, f"· {STOPPING}\n".encode())  # the stream itself may be in the middle of a line
+            with contextlib.suppress(OSError):  # nobody reads it any more, which is no reason to go on
+                os.write(STDERR, f"· {STOPPING}\n".encode())  # the stream itself may be in the middle of a line
             raise KeyboardInterrupt
         self._task.get_loop().call_soon_threadsafe(self._cancel, self._task)
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
+        task.cancel()  # first: whatever becomes of the line, the run stops
         stage(STOPPING)
-        task.cancel()
 
     def _end_at_the_next(self) -> None:
         """A handler in Python would wait for the main thread to come back from whatever it is in, which may be never."""
