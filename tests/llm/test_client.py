@@ -14,11 +14,20 @@ import pytest
 
 from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError
 from toolrec.llm import LLM, LLMConfig, OpenAIChat
+from toolrec.llm.flow import FlowSettings, Governor
+from toolrec.llm.gate import Gate
 from toolrec.records import Usage
 
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 TOOLS = [{"type": "function", "function": {"name": "retrieve", "parameters": {"type": "object", "properties": {}}}}]
 KEY = "sk-marker-4711-never-shown"
+
+
+class Clock:
+    now_s = 50.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 async def ask(config: LLMConfig, **how: Any) -> Any:
@@ -345,6 +354,41 @@ async def test_concurrency_is_kept(serve: Any, quick: Any, steps: Any) -> None:
     async with OpenAIChat(quick(server.base_url, concurrency=3)) as llm:
         await asyncio.gather(*(llm.complete(ASK) for _ in range(12)))
     assert server.max_in_flight == 3
+
+
+async def test_a_call_that_always_fails_is_no_outage_of_the_whole_run(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(500, "poisoned"))
+    clock = Clock()
+    governor = Governor(FlowSettings(), ceiling=1, clock=clock)
+    gate = Gate(limit=None)
+    async with OpenAIChat(quick(server.base_url, max_attempts=7), gate) as llm:
+        call = asyncio.create_task(llm.complete(ASK))
+        async with asyncio.timeout(20):
+            while not call.done():
+                clock.now_s += 60.0 if governor.snapshot().num_outages else 0.1  # the next probe is always due
+                gate.apply(governor.exchange("a", gate.report()))
+                await asyncio.sleep(0.001)
+        with pytest.raises(LLMUnavailableError, match="after 7 attempts"):
+            await call
+    assert len(server.requests) == 7
+    assert governor.snapshot().num_outages == 1
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+async def test_an_endpoint_that_answers_nobody_is_not_held_against_a_call(fault: str, serve: Any, quick: Any, steps: Any) -> None:
+    step = {"fault": "reset"} if fault == "reset" else steps.error(int(fault))
+    server = await serve(*([step] * 9), steps.reply("back"))
+    clock = Clock()
+    governor = Governor(FlowSettings(), ceiling=1, clock=clock)
+    gate = Gate(limit=None)
+    async with OpenAIChat(quick(server.base_url, max_attempts=6), gate) as llm:
+        call = asyncio.create_task(llm.complete(ASK))
+        async with asyncio.timeout(20):
+            while not call.done():
+                clock.now_s += 60.0 if governor.snapshot().num_outages else 0.1
+                gate.apply(governor.exchange("a", gate.report()))
+                await asyncio.sleep(0.001)
+        assert (await call).text == "back"
 
 
 async def test_cancelling_a_call_frees_its_place(serve: Any, quick: Any, steps: Any) -> None:

@@ -65,6 +65,7 @@ class _Call:
     num_attempts: int = 0
     num_failures: int = 0
     num_malformed: int = 0
+    is_probing: bool = False
     last_reason: str = ""
     sent: dict[str, Any] = field(default_factory=dict)
     paid: Usage = field(default_factory=Usage)
@@ -190,6 +191,7 @@ class OpenAIChat:
         failure: Exception
         async with self.gate.request(len(content)) as request:
             call.gate_s += request.waited_s
+            call.is_probing = request.is_probe
             call.num_attempts += 1
             call.paid = Usage()
             try:
@@ -294,8 +296,13 @@ class OpenAIChat:
     def _failed(
         self, reason: str, call: _Call, kind: str, status: int | None = None, retry_after_s: float | None = None
     ) -> AttemptFailedError:
-        """A failed attempt; one that meets an endpoint that is down for everyone is not held against the call."""
-        call.num_failures += not self.gate.is_down
+        """A failed attempt; one that meets an endpoint that is down for everyone is not held against the call.
+
+        An error in answer to the request that tries such an endpoint again is: it may be this very call that always fails,
+        and nobody else left to show that the endpoint is well.
+        """
+        is_answered = status is not None and status not in REFUSING_STATUS
+        call.num_failures += not self.gate.is_down or (call.is_probing and is_answered)
         call.last_reason = reason
         if call.num_attempts > 1:
             self.counts["retry"] += 1

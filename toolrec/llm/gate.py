@@ -46,23 +46,27 @@ class Request:
 
     Inside, the one who sends it says how it ended: `succeeded` or `failed`. A request that is left without either was
     cancelled.
+
+    Attributes:
+        is_probe: whether it is the one that tries an endpoint again that is down.
+        waited_s: seconds that it waited for its turn.
     """
 
-    __slots__ = ("_cost_tokens", "_ended", "_gate", "_is_probe", "_size_bytes", "_started_s", "waited_s")
+    __slots__ = ("_cost_tokens", "_ended", "_gate", "_size_bytes", "_started_s", "is_probe", "waited_s")
 
     def __init__(self, gate: Gate, size_bytes: int) -> None:
         self._gate = gate
         self._size_bytes = size_bytes
         self._cost_tokens = 0.0
         self._ended = False
-        self._is_probe = False
+        self.is_probe = False
         self._started_s = 0.0
         self.waited_s = 0.0
 
     async def __aenter__(self) -> Request:
         before_s = self._gate.clock()
         self._cost_tokens = self._gate.estimate_tokens(self._size_bytes)
-        self._is_probe = await self._gate.enter(self._cost_tokens)
+        self.is_probe = await self._gate.enter(self._cost_tokens)
         self._started_s = self._gate.clock()
         self.waited_s = self._started_s - before_s
         return self
@@ -92,7 +96,7 @@ class Request:
             health,
             self._gate.clock() - self._started_s,
             owed_tokens=used - self._cost_tokens if used else 0.0,
-            is_probe=self._is_probe,
+            is_probe=self.is_probe,
             is_counted=kind != "cancelled",
         )
 
