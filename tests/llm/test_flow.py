@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from toolrec.errors import ConfigError
 from toolrec.llm.buckets import BURST_S
+from toolrec.llm.budget import Budget
 from toolrec.llm.flow import MEMBER_TIMEOUT_S, FlowSettings, FlowTotals, Governor, MemberReport
 from toolrec.llm.outcomes import Outcomes
 from toolrec.records import Usage
@@ -193,6 +194,20 @@ def test_totals_survive_members_and_governors() -> None:
 
 def down(count: int) -> MemberReport:
     return MemberReport(waiting=5, outcomes=Outcomes(num_down=count, num_down_in_a_row=count))
+
+
+def test_shares_of_the_rate_are_one_whole_also_where_nobody_waits() -> None:
+    governor = Governor(FlowSettings(requests_per_minute=600, tokens_per_minute=6000), ceiling=64, clock=Clock())
+    for _ in range(2):
+        allowances = [governor.exchange(name, MemberReport()) for name in "abcdefgh"]
+    assert sum(allowance.requests_per_s or 0.0 for allowance in allowances) == pytest.approx(10.0)
+    assert sum(allowance.tokens_per_s or 0.0 for allowance in allowances) == pytest.approx(100.0)
+
+
+def test_under_a_budget_nothing_is_begun_that_the_governor_did_not_lend() -> None:
+    budget = Budget(max_tokens=1000)
+    governor = Governor(FlowSettings(requests_per_minute=600), ceiling=64, budget=budget, clock=Clock())
+    assert governor.exchange("a", MemberReport(waiting=3, ask_requests=3)).requests_per_s == 0.0
 
 
 def test_everyone_holds_when_everything_fails_and_one_tries_again() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from toolrec.deadline import deadline
 from toolrec.llm import OpenAIChat
+from toolrec.llm.buckets import BURST_S
 from toolrec.llm.flow import Allowance, MemberReport
 from toolrec.llm.gate import CONNECTIONS_AT_ONCE, CONNECTIONS_PER_S, Gate, keep_in_step
 from toolrec.llm.rate_headers import read_exhausted_s, read_span_s
@@ -187,6 +188,33 @@ async def test_without_the_governor_the_share_of_the_rate_goes_on():
     gate.go_on_alone(MemberReport())
     assert gate.report().in_flight == 5
     await end(*tasks)
+
+
+async def test_without_the_governor_no_more_is_saved_up_than_it_would_lend():
+    clock = Clock()
+    gate = Gate(limit=None, clock=clock)
+    cost = gate.estimate_tokens(100)
+    gate.apply(Allowance(limit=1000, requests=0.0, tokens=0.0, requests_per_s=4.0, tokens_per_s=3 * cost))
+    for _ in range(240):
+        clock.now_s += 0.25
+        gate.go_on_alone(gate.report())
+    tasks = [await enter(gate) for _ in range(50)]
+    assert gate.report().in_flight == 3
+    await end(*tasks)
+    gate.apply(Allowance(limit=1000, requests=0.0, tokens=1e9, requests_per_s=4.0))
+    for _ in range(240):
+        clock.now_s += 0.25
+        gate.go_on_alone(gate.report())
+    tasks = [await enter(gate) for _ in range(50)]
+    assert gate.report().in_flight == 4 * BURST_S + 1
+    await end(*tasks)
+
+
+async def test_a_lease_beyond_the_share_is_kept_without_the_governor():
+    gate = Gate(limit=None)
+    gate.apply(Allowance(limit=10, requests=7.0, tokens=None, requests_per_s=0.0))
+    gate.go_on_alone(gate.report())
+    assert gate.report().returned_requests == 7.0
 
 
 async def test_what_was_to_be_told_is_told_again_where_the_governor_was_away():

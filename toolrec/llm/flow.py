@@ -143,7 +143,7 @@ class Allowance:
         limit: requests in flight.
         requests: requests that it may begin, on top of what it holds; None for no limit.
         tokens: tokens that they may cost; None for no limit.
-        requests_per_s: its share of the rate, to go on with while the governor is away; None for no limit.
+        requests_per_s: its share of the rate, to go on with while the governor is away; 0 under a budget, None for no limit.
         tokens_per_s: likewise.
         hold_s: seconds in which it begins nothing.
         is_out: the endpoint is down for everyone: begin nothing but the probe.
@@ -289,7 +289,7 @@ class Governor:
         self._limit.observe(report.outcomes, in_flight=self._in_flight, demand=demand, now_s=now_s)
         if self._breaker.observe(report.outcomes, has_probe_failed=report.has_probe_failed, now_s=now_s):
             self._limit.restart(now_s=now_s)
-        share = member.demand / demand if demand else 1.0
+        share = member.demand / demand if demand else 1.0 / len(self._members)
         member.granted = self._slots(name, now_s)
         affordable = self._affordable(name, share)
         requests = self._requests.exchange(
@@ -309,7 +309,7 @@ class Governor:
             limit=member.granted,
             requests=requests,
             tokens=tokens,
-            requests_per_s=self._requests.share_per_s(share),
+            requests_per_s=self._requests.share_per_s(share) if math.isinf(affordable) else 0.0,
             tokens_per_s=self._tokens.share_per_s(share),
             hold_s=max(self._held_until_s - now_s, 0.0),
             is_out=self._breaker.is_out,

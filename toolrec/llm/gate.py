@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal
 
 from toolrec.deadline import uncounted
+from toolrec.llm.buckets import BURST_S
 from toolrec.llm.flow import EXCHANGE_INTERVAL_S, MAX_HOLD_S, Allowance, FlowTotals, MemberReport
 from toolrec.llm.outcomes import Outcomes
 from toolrec.records import Usage
@@ -280,15 +281,19 @@ class Gate:
         self._release()
 
     def go_on_alone(self, report: MemberReport) -> None:
-        """The governor did not answer: the lease comes back, and the member's share of the rates goes on."""
+        """The governor did not answer: the lease comes back, and the member's share of the rates goes on.
+
+        Of that share no more is saved up than the governor itself would lend: `BURST_S` seconds' worth and one request.
+        """
         now_s = self.clock()
         last, gone_s = self._allowance, min(now_s - self._since_s, 1.0)
         self._since_s = now_s
         self._outcomes = report.outcomes + self._outcomes
         self._hold_s = max(self._hold_s, report.hold_s)
         self._has_probe_failed = self._has_probe_failed or report.has_probe_failed
-        self._requests += report.returned_requests + (last.requests_per_s or 0.0) * gone_s
-        self._tokens += report.returned_tokens + (last.tokens_per_s or 0.0) * gone_s
+        self._requests = _filled(self._requests + report.returned_requests, last.requests_per_s, gone_s, largest=1.0)
+        largest = max([self._last_cost_tokens, *(cost for _, cost in self._waiters)])
+        self._tokens = _filled(self._tokens + report.returned_tokens, last.tokens_per_s, gone_s, largest=largest)
         self._release()
 
     def _is_open(self, cost_tokens: float) -> bool:
@@ -355,6 +360,12 @@ class Gate:
     def _wake(self) -> None:
         self._timer = None
         self._release()
+
+
+def _filled(level: float, per_s: float | None, seconds: float, *, largest: float) -> float:
+    """A lease after it went on filling at a rate, up to `BURST_S` seconds' worth and the largest request."""
+    per_s = per_s or 0.0
+    return max(level, min(level + per_s * seconds, per_s * BURST_S + largest))
 
 
 _OUTCOMES: dict[str, Callable[[float], Outcomes]] = {
