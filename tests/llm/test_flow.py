@@ -210,6 +210,35 @@ def test_under_a_budget_nothing_is_begun_that_the_governor_did_not_lend() -> Non
     assert governor.exchange("a", MemberReport(waiting=3, ask_requests=3)).requests_per_s == 0.0
 
 
+def test_a_restarted_governor_lends_nothing_before_it_knows_what_is_under_way_and_spent() -> None:
+    clock = Clock()
+    flow = FlowSettings(llm_concurrency=8, requests_per_minute=6000, tokens_per_minute=600_000)
+    budget = Budget(max_tokens=100_000)
+    governor = Governor(flow, ceiling=64, budget=budget, is_restarted=True, clock=clock)
+    asks = MemberReport(in_flight=4, waiting=100, ask_requests=100, ask_tokens=1e4, head_tokens=100)
+    for _ in range(3):
+        clock.now_s += 0.1
+        first = governor.exchange("a", asks)
+        assert (first.limit, first.requests, first.tokens) == (4, 0.0, 0.0)
+    spent = FlowTotals(num_requests=1000, num_calls=1000, usage=Usage(num_calls=1000, num_attempts=1000, prompt_tokens=100_000))
+    governor.restore({"gone": spent})
+    assert governor.exchange("a", asks).limit == 4  # the others have not had their interval yet
+    clock.now_s += 0.25
+    other = governor.exchange("b", asks)
+    assert (other.limit, other.requests) == (4, 0)
+    assert governor.exchange("a", asks).limit == 4
+    assert governor.snapshot().is_budget_spent
+
+
+@pytest.mark.parametrize(("waits_s", "limit"), [(MEMBER_TIMEOUT_S - 0.1, 0), (MEMBER_TIMEOUT_S, 8)])
+def test_a_restarted_governor_that_nobody_tells_anything_lends_when_all_must_have_reported(waits_s: float, limit: int) -> None:
+    clock = Clock()
+    governor = Governor(FlowSettings(llm_concurrency=8), ceiling=64, is_restarted=True, clock=clock)
+    clock.now_s += waits_s
+    allowance = governor.exchange("a", MemberReport(waiting=100, ask_requests=100))
+    assert (allowance.limit, allowance.requests) == (limit, None)
+
+
 def test_everyone_holds_when_everything_fails_and_one_tries_again() -> None:
     clock = Clock()
     governor = Governor(FlowSettings(), ceiling=100, clock=clock, draw=lambda: 1.0)

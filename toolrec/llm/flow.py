@@ -246,6 +246,8 @@ class Governor:
         budget: what the run may spend; members are lent the requests that it is still good for.
         clock: seconds from any fixed point.
         draw: a number between 0 and 1, for jitter.
+        is_restarted: whether an earlier governor of this run is gone. Then nothing is lent before all members that may be
+            there had the time to report: two intervals where `restore` tells what was spent, `MEMBER_TIMEOUT_S` where not.
     """
 
     def __init__(
@@ -254,6 +256,7 @@ class Governor:
         *,
         ceiling: int,
         budget: Budget | None = None,
+        is_restarted: bool = False,
         clock: Callable[[], float],
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -263,6 +266,8 @@ class Governor:
         self._name = uuid.uuid4().hex
         self._settings = settings
         now_s = clock()
+        self._began_s = now_s
+        self._lends_from_s = now_s + MEMBER_TIMEOUT_S if is_restarted else now_s
         self._members: dict[str, _Member] = {}
         self._totals: dict[str, FlowTotals] = {}
         self._limit = AdaptiveLimit(self._cap, now_s=now_s)
@@ -290,19 +295,24 @@ class Governor:
         if self._breaker.observe(report.outcomes, has_probe_failed=report.has_probe_failed, now_s=now_s):
             self._limit.restart(now_s=now_s)
         share = member.demand / demand if demand else 1.0 / len(self._members)
-        member.granted = self._slots(name, now_s)
-        affordable = self._affordable(name, share)
+        lends = now_s >= self._lends_from_s
+        member.granted = self._slots(name, now_s) if lends else report.in_flight
+        affordable = self._affordable(name, share, lends=lends)
         requests = self._requests.exchange(
             name,
             returned=report.returned_requests,
-            ask=min(report.ask_requests, affordable),
-            head=min(report.waiting, 1, affordable),
+            ask=min(report.ask_requests, affordable) if lends else 0.0,
+            head=min(report.waiting, 1, affordable) if lends else 0.0,
             share=share,
         )
         if requests is None and math.isfinite(affordable):
             requests = affordable
         tokens = self._tokens.exchange(
-            name, returned=report.returned_tokens, ask=report.ask_tokens, head=report.head_tokens, share=share
+            name,
+            returned=report.returned_tokens,
+            ask=report.ask_tokens if lends else 0.0,
+            head=report.head_tokens if lends else 0.0,
+            share=share,
         )
         wants_probe = report.waiting > 0 and not self._settings.is_paused
         return Allowance(
@@ -331,6 +341,7 @@ class Governor:
         for name, known in totals.items():
             if known.num_requests > self._totals.get(name, FlowTotals()).num_requests:
                 self._totals[name] = known
+        self._lends_from_s = min(self._lends_from_s, self._began_s + 2 * EXCHANGE_INTERVAL_S)
 
     def snapshot(self) -> FlowSnapshot:
         """The flow at this moment."""
@@ -394,7 +405,7 @@ class Governor:
             return "outage"
         return "rate limit" if now_s < self._held_until_s else ""
 
-    def _affordable(self, name: str, share: float) -> float:
+    def _affordable(self, name: str, share: float, *, lends: bool) -> float:
         """Requests that a member may begin until it reports again, so that all of them together end at the budget."""
         usage = sum((totals.usage for totals in self._totals.values()), Usage())
         total = self._budget.affordable(usage, sum(totals.num_unreported for totals in self._totals.values()))
@@ -402,7 +413,7 @@ class Governor:
         if total is None:
             return math.inf
         free = total - self._in_flight - sum(other.affordable for other in self._members.values() if other is not member)
-        member.affordable = max(math.floor(free * share), min(free, member.report.waiting, 1), 0)
+        member.affordable = max(math.floor(free * share), min(free, member.report.waiting, 1), 0) if lends else 0
         return member.affordable
 
     def _slots(self, name: str, now_s: float) -> int:

@@ -18,11 +18,13 @@ class FlowGovernor:
     """A `Governor` on this node's clock.
 
     It may be killed at any moment: it starts again with the run's first settings, the members' next reports tell it
-    what is in flight, and `FlowWatch` what was known of members that are gone and how limits were changed since.
+    what is in flight, and `FlowWatch` what was known of members that are gone and how limits were changed since. Until
+    then it lends nothing.
     """
 
     def __init__(self, settings: FlowSettings, ceiling: int, budget: Budget) -> None:
-        self._governor = Governor(settings, ceiling=ceiling, budget=budget, clock=time.monotonic)
+        is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._governor = Governor(settings, ceiling=ceiling, budget=budget, is_restarted=is_restarted, clock=time.monotonic)
 
     async def exchange(self, name: str, report: MemberReport) -> Allowance:
         """Takes a member's report and gives its next allowance."""
