@@ -106,7 +106,7 @@ class FaultServer:
             return False
         if fault == "close":
             return False
-        raw = step["raw"].encode() if "raw" in step else json.dumps(step["json"]).encode()
+        raw = step.get("bytes") or step["raw"].encode() if "bytes" in step or "raw" in step else json.dumps(step["json"]).encode()
         headers = {"content-type": "application/json", "content-length": str(len(raw)), **step.get("headers", {})}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import json
 import logging
 import time
 import traceback
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -347,6 +349,26 @@ async def test_an_answer_without_a_reply_is_paid_for(serve: Any, quick: Any, ste
             await llm.complete(ASK)
         assert llm.gate.totals.usage == paid + Usage(prompt_tokens=100, completion_tokens=7)
         assert llm.counts["usage_missing"] == 0
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_that_unpacks_to_more_than_fits_is_malformed(status: int, serve: Any, quick: Any) -> None:
+    large = gzip.compress(b" " * 100_000_000)
+    server = await serve({"status": status, "bytes": large, "headers": {"content-encoding": "gzip"}})
+    async with OpenAIChat(quick(server.base_url, max_malformed=1)) as llm:
+        tracemalloc.start()
+        with pytest.raises(LLMUnavailableError, match="larger than 8 MB"):
+            await llm.complete(ASK)
+        _, most_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert llm.gate.totals.failures == {"malformed": 1}
+    assert most_bytes < 60_000_000
+
+
+async def test_a_packed_answer_is_read(serve: Any, quick: Any, steps: Any) -> None:
+    packed = gzip.compress(json.dumps(steps.reply("fine")["json"]).encode())
+    server = await serve({"status": 200, "bytes": packed, "headers": {"content-encoding": "gzip"}})
+    assert (await ask(quick(server.base_url))).text == "fine"
 
 
 async def test_concurrency_is_kept(serve: Any, quick: Any, steps: Any) -> None:

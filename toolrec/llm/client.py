@@ -40,6 +40,8 @@ KEEP_ALIVE_S = 3.0
 """How long an idle connection is kept. Servers on uvicorn (vLLM, SGLang) close theirs after 5 seconds, and a request that
 goes out at that moment is lost."""
 
+MAX_REPLY_BYTES = 8_000_000
+
 CHAT_PATH = "/chat/completions"
 MODELS_PATH = "/models"
 _TRANSPORT_ERRORS = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError, OSError)
@@ -82,6 +84,28 @@ class _Call:
         return self.total_timeout_s - self.spent_s
 
 
+class _BoundedClient(openai.DefaultAioHttpClient):
+    """Reads answers up to `MAX_REPLY_BYTES`: a few kilobytes can unpack to what fills the memory and holds all users up.
+
+    Raises:
+        UnusableReplyError: the answer is larger.
+    """
+
+    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
+        response = await super().send(request, **{**how, "stream": True})
+        content = bytearray()
+        try:
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > MAX_REPLY_BYTES:
+                    raise UnusableReplyError(f"the answer is larger than {MAX_REPLY_BYTES / 1e6:g} MB")
+        finally:
+            await response.aclose()
+        headers = httpx2.Headers(response.headers)
+        headers.pop("content-encoding", None)
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=request)
+
+
 class OpenAIChat:
     """An LLM behind an OpenAI-like endpoint; one per event loop.
 
@@ -118,7 +142,7 @@ class OpenAIChat:
             max_retries=0,
             timeout=timeout,
             default_headers=None if config.is_openai else _NOT_AT_HOME,
-            http_client=openai.DefaultAioHttpClient(limits=limits, timeout=timeout, trust_env=not config.is_local),
+            http_client=_BoundedClient(limits=limits, timeout=timeout, trust_env=not config.is_local),
         )
 
     def __repr__(self) -> str:
@@ -178,7 +202,7 @@ class OpenAIChat:
             raise LLMUnavailableError(
                 f"cannot reach {self.config.base_url}: {self._transport_reason(error)}", hint=_REACH_HINT
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (UnusableReplyError, ValueError, KeyError, TypeError):
             return None
         if status in (401, 403):
             raise self._refused(status, body)
