@@ -254,6 +254,24 @@ class TestRecording:
         at("u1", attempt=1)
         assert ask(Recording(folder), None).text == "counted"
 
+    def test_finding_the_latest_of_many_looks_at_each_a_few_times(self, folder: Path):
+        looks = 0
+
+        class Attempt(int):
+            def __gt__(self, other: int) -> bool:
+                nonlocal looks
+                looks += 1
+                return int(self) > other
+
+        at("u1")
+        record(folder, *[REPLY] * 50)
+        recording = Recording(folder)
+        for [*lines] in recording._by_key.values():
+            for line in lines:
+                line["attempt"] = Attempt(line["attempt"])
+        assert ask(recording, None) == FROM_STORE
+        assert 0 < looks < 2 * 50
+
     @pytest.mark.parametrize(
         ("config", "call", "reason"),
         [

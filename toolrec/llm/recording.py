@@ -189,7 +189,8 @@ class Recording:
                 f"the recording has no reply for user {user_id} in round {number}: {self._why(call)}", hint=_HINT
             )
         own = [line for line in found if (line["user_id"], line["round"]) == (user_id, number)] or found
-        latest = [line for line in own if line["attempt"] == max(line["attempt"] for line in own)]
+        last_attempt = max(line["attempt"] for line in own)
+        latest = [line for line in own if line["attempt"] == last_attempt]
         asked = (user_id, number, attempt, call.key)
         num_given = self._num_given.get(asked, 0)
         self._num_given[asked] = num_given + 1
