@@ -15,8 +15,9 @@ from toolrec.llm.budget import Budget
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSnapshot
-from toolrec.records import Usage
-from toolrec.simulation.budget import UNFINISHED, BudgetWatch, journal_unfinished, spent_so_far
+from toolrec.records import Round, ToolCall, Usage
+from toolrec.simulation.budget import UNFINISHED, BudgetWatch, journal_unfinished, spent_before, spent_so_far
+from toolrec.simulation.memory_actor import SharedMemory, held_round
 from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
 from toolrec.simulation.spend import ledger_of, spend_by, total_usage
 
@@ -165,6 +166,19 @@ class TestWithoutRay:
         watch(self.snapshot(in_flight=1)), watch(self.snapshot())
         with pytest.raises(RunStoppedError, match="the budget is spent: 12 of 10 tokens"):
             watch(self.snapshot(usage=Usage(num_calls=1, prompt_tokens=12)))
+
+    async def test_rounds_in_flight_of_a_killed_driver_count_before_the_next_request(self, tmp_path: Path):
+        folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
+        used = Usage(num_calls=1, num_attempts=1, prompt_tokens=100)
+        call, empty = ToolCall(name="retrieve"), {"observation": None, "messages": (), "counts": {}, "duration_s": 0.0}
+        rounds = [Round(number=n, thought="", call=call, usage={"decide": used}, **empty) for n in (1, 2)]
+        memory = SharedMemory(str(folder.rounds_in_flight))
+        await memory.record([held_round(3, 1, done) for done in rounds])
+        for _ in range(2):  # each entry counts once, however often it is told
+            assert spent_before(folder) == used + used
+        folder.journal(await SharedMemory(str(folder.rounds_in_flight)).drain_spend())
+        assert spent_so_far(tmp_path / "run") == used + used
+        folder.close()
 
     def test_what_was_spent_on_rounds_that_never_ended_is_journalled(self, tmp_path: Path):
         folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})

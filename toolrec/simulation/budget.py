@@ -9,6 +9,7 @@ from toolrec.errors import RunStoppedError
 from toolrec.llm.budget import Budget
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.records import Usage
+from toolrec.simulation.memory_actor import spend_in_flight
 from toolrec.simulation.rows import usage_of
 from toolrec.simulation.run_folder import RunFolder, read_spend
 
@@ -67,6 +68,12 @@ def budget_stop(budget: Budget, usage: Usage, num_unreported: int = 0) -> RunSto
 def spent_so_far(run: Path) -> Usage:
     """What the journal says that the run has spent over all its sessions, attempts that came to nothing included."""
     return sum((usage_of(entry) for entry in read_spend(run)), Usage())
+
+
+def spent_before(folder: RunFolder) -> Usage:
+    """What earlier sessions have spent; rounds in flight when the last one was killed are journalled first."""
+    folder.journal(spend_in_flight(folder.rounds_in_flight))
+    return spent_so_far(folder.path)
 
 
 def journal_unfinished(folder: RunFolder, *, before: Usage, session: Usage) -> None:

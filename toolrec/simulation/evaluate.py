@@ -37,7 +37,7 @@ from toolrec.progress import stage, watched
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
 from toolrec.records import Usage, UserTask
 from toolrec.simulation.actors import SimulationSpec
-from toolrec.simulation.budget import BudgetWatch, budget_stop, journal_unfinished, spent_so_far
+from toolrec.simulation.budget import BudgetWatch, budget_stop, journal_unfinished, spent_before
 from toolrec.simulation.config import EvaluationConfig
 from toolrec.simulation.control import ControlFile
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
@@ -298,7 +298,7 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     if not waiting:
         stage("every user is simulated already")
         return
-    budget = replace(parts.budget, spent=spent_so_far(config.run))
+    budget = replace(parts.budget, spent=spent_before(folder))
     if budget.affordable(Usage()) == 0:
         raise budget_stop(budget, Usage())
     size = replace(parts.size, budget=budget)

@@ -53,6 +53,9 @@ class SharedMemory:
 
     Args:
         path: the file; None keeps nothing beyond the process.
+
+    Attributes:
+        spend: what was spent and is not yet drained.
     """
 
     REFUSED = -1
@@ -60,13 +63,13 @@ class SharedMemory:
     def __init__(self, path: str | None = None) -> None:
         self._attempts: dict[int, int] = {}
         self._held: dict[int, list[tuple[int, bytes]]] = {}
-        self._spend: list[Row] = []
+        self.spend: list[Row] = []
         self._unheld: list[bytes] = []
         self._path = None if path is None else Path(path)
         self._num_bytes = 0
         self._file: BinaryIO | None = None
         if self._path is not None:
-            self._restore(self._path)
+            self.restore(self._path)
             self._file = self._rewritten(self._path)
 
     async def begin(self, user_index: int, attempt: int) -> list[bytes]:
@@ -100,7 +103,7 @@ class SharedMemory:
 
     async def drain_spend(self) -> list[Row]:
         """What was spent since the last call, for the driver's journal; after a restart, what is held once more."""
-        spend, self._spend, self._unheld = self._spend, [], []
+        spend, self.spend, self._unheld = self.spend, [], []
         return spend
 
     async def num_users(self) -> int:
@@ -113,7 +116,7 @@ class SharedMemory:
         self._attempts[done.user_index] = done.attempt
         held = self._held.setdefault(done.user_index, [])
         if done.number == len(held) + 1:
-            self._spend.extend(done.spend)
+            self.spend.extend(done.spend)
             written.append(b"[%d,%d,%b]\n" % (done.user_index, done.attempt, done.line))
             if not done.is_action:
                 self._unheld.append(written[-1])
@@ -144,7 +147,8 @@ class SharedMemory:
     def _held_bytes(self) -> int:
         return sum(len(line) for held in self._held.values() for _, line in held)
 
-    def _restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> None:
+        """Takes in what a file holds."""
         with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:
             for text in handle:
                 with contextlib.suppress(ValueError):  # a last line that a kill cut short
@@ -162,7 +166,7 @@ class SharedMemory:
             held = self._held.setdefault(user_index, [])
             if restored.number != len(held) + 1:  # one before it is damaged: nobody can go on after a gap
                 return
-            self._spend.extend(restored.spend)
+            self.spend.extend(restored.spend)
             if restored.is_action:
                 held.append((attempt, line))
             else:
@@ -180,6 +184,13 @@ class SharedMemory:
             self._file.close()
         self._num_bytes = path.stat().st_size
         return path.open("ab")
+
+
+def spend_in_flight(path: Path) -> list[Row]:
+    """What the rounds in a shared memory's file have spent, for the journal."""
+    memory = SharedMemory()
+    memory.restore(path)
+    return memory.spend
 
 
 def _spend_entries(user_index: int, attempt: int, done: Round) -> list[Row]:
