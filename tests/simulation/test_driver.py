@@ -9,11 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, ActorUnschedulableError, NodeDiedError, OutOfMemoryError
 
 from toolrec.errors import RunStoppedError, StorageError
 from toolrec.records import UserTask
-from toolrec.simulation.driver import OUTAGE_USERS, Driver, SimulationConfig
+from toolrec.simulation import driver
+from toolrec.simulation.driver import OUTAGE_USERS, Crew, Driver, SimulationConfig
 from toolrec.simulation.failures import FailureLog, read_failures
 from toolrec.simulation.live import RunWatch
 
@@ -58,11 +59,12 @@ class SlowCrew:
         self.memory = SimpleNamespace(drain_spend=Remote([], 0.03), forget=Remote(None, 0.03), begin=Remote([], 0.0))
         self.ended_by, self.failing = ended_by, failing
         self.lost: set[int] = set()
+        self.loss: Exception = ActorDiedError()
 
     async def run_user(self, task: UserTask, previous: list[Any]) -> tuple[dict[str, Any], list[Any]]:
         await asyncio.sleep(0.01 * (task.user_index % 3))
         if task.user_index in self.lost and task.attempt == 1:
-            raise ActorDiedError
+            raise self.loss
         ended_by = "llm_failure" if task.user_index in self.failing else self.ended_by
         error = "LLMRefusedError: 401"
         about = {"user_index": task.user_index, "user_id": task.user_id, "attempt": task.attempt, "num_rounds": 2}
@@ -193,3 +195,49 @@ def test_a_stopped_run_has_nobody_under_way():
     asyncio.run(go())
     assert watch.facts().num_in_flight == 0
     assert watch.facts().num_done == len(folder.users)
+
+
+@pytest.mark.parametrize(
+    "loss", [OutOfMemoryError("by the memory monitor"), ActorUnschedulableError("gone"), NodeDiedError("gone")]
+)
+def test_an_actor_that_is_lost_in_any_way_costs_an_attempt_and_not_the_run(loss: Exception):
+    folder, crew = SlowFolder(), SlowCrew()
+    crew.lost, crew.loss = {30, 31}, loss
+    watch = drive(crew, folder, 60)
+    assert sorted(folder.users) == list(range(1, 61))
+    assert watch.facts().faults == {"actor_lost": 2}
+
+
+class Starting:
+    """A simulation actor that starts, or meets `error`."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.ready = self
+
+    async def remote(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        return True
+
+
+async def test_an_actor_of_a_node_that_is_gone_is_replaced_on_another(monkeypatch: pytest.MonkeyPatch):
+    alive = {"a": True, "b": True, "c": True}
+    monkeypatch.setattr(driver.ray, "nodes", lambda: [{"NodeID": node, "Alive": up} for node, up in alive.items()])
+    tried: list[str] = []
+
+    def start_on(node: str) -> Starting:
+        tried.append(node)
+        if node != "a":
+            return Starting(None)
+        alive["a"] = False  # Ray notices it with this one
+        return Starting(ActorUnschedulableError("the node is gone"))
+
+    crew = Crew.__new__(Crew)
+    crew._specs = dict.fromkeys(alive)  # type: ignore[arg-type]
+    crew._node_of, crew._in_flight = {Starting(None): "b"}, {}  # type: ignore[dict-item]
+    crew._simulation_on = start_on  # type: ignore[assignment,method-assign]
+    await crew._replace("a")
+    assert tried == ["a", "c"]
+    assert list(crew._node_of.values()) == ["b", "c"]
+    assert list(crew._in_flight.values()) == [0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from toolrec.cli import run_command
 from toolrec.errors import RunStoppedError
@@ -17,6 +17,7 @@ from toolrec.llm.flow import FlowSettings, FlowTotals, Governor, MemberReport
 from toolrec.llm.outcomes import Outcomes
 from toolrec.simulation.control import CONTROL, ControlFile, current_settings
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
+from toolrec.simulation.governor_actor import exchange_with
 
 
 class Clock:
@@ -33,6 +34,7 @@ class Local:
         self.clock = Clock()
         self.first = settings
         self.is_away = False
+        self.loss: Exception = RayActorError()
         self.restart()
 
     def restart(self) -> None:
@@ -52,7 +54,7 @@ class Method:
 
     async def remote(self, *arguments: Any) -> Any:
         if self.actor.is_away:
-            raise RayActorError
+            raise self.actor.loss
         call = self.actor.restored if self.name == "restore" else getattr(self.actor.governor, self.name)
         return call(*arguments)
 
@@ -82,6 +84,10 @@ async def test_a_lost_governor_stops_nothing_and_what_was_known_comes_back():
     assert (await looking.poll()).num_requests == 7
     actor.is_away = True
     assert (await looking.poll()).num_requests == 7
+    actor.loss = OutOfMemoryError("by the memory monitor")
+    assert (await looking.poll()).num_requests == 7
+    with pytest.raises(ConnectionError):  # the members go on alone
+        await exchange_with(actor, "a")(MemberReport())  # type: ignore[arg-type]
     actor.restart()
     actor.is_away = False
     actor.governor.exchange("here", MemberReport(totals=FlowTotals(num_requests=2, num_calls=2)))

@@ -13,7 +13,8 @@ from toolrec.data import DomainWords, Pool
 from toolrec.llm import LLMConfig
 from toolrec.llm.flow import FlowSettings, FlowSnapshot
 from toolrec.records import Round, ToolCall, Usage, UserTask
-from toolrec.simulation.actors import Simulation, SimulationSpec
+from toolrec.simulation import actors
+from toolrec.simulation.actors import Simulation, SimulationSpec, end_out_of_step
 from toolrec.simulation.budget import journal_unfinished, spent_so_far
 from toolrec.simulation.driver import Driver, SimulationConfig
 from toolrec.simulation.evaluate import _drive
@@ -159,3 +160,21 @@ async def test_a_simulation_at_rest_has_nobody_under_way():
     await simulation.rest()
     assert all(user.cancelled() for user in users)
     await simulation.rest()  # nobody is left
+
+
+async def test_an_actor_out_of_step_ends_and_one_that_is_stopped_does_not(monkeypatch: pytest.MonkeyPatch):
+    ended: list[int] = []
+    monkeypatch.setattr(actors.os, "_exit", ended.append)
+    stopped: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(60))
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    end_out_of_step(stopped)
+    assert ended == []
+
+    async def broken() -> None:
+        raise ValueError("a report that nobody understands")
+
+    task = asyncio.create_task(broken())
+    await asyncio.wait([task])
+    end_out_of_step(task)
+    assert ended == [1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +33,8 @@ from toolrec.surrogate import Strategy, SurrogateConfig
 from toolrec.tools.base import Retriever, Tool
 from toolrec.tools.remote import ServedTools, ServeRetriever
 from toolrec.tools.retrieval import RetrievalTool
+
+log = logging.getLogger(__name__)
 
 MESSAGE_ROUNDS = 64
 """Rounds that go to the shared memory in one message at most."""
@@ -94,6 +98,7 @@ class Simulation:
         """Answers once the actor is up, and takes its part in the run's flow from then on."""
         if self._in_step is None:
             self._in_step = asyncio.create_task(keep_in_step(self._gate, exchange_with(self._governor, uuid.uuid4().hex)))
+            self._in_step.add_done_callback(end_out_of_step)
         return True
 
     async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
@@ -131,6 +136,16 @@ class Simulation:
                 missing = rounds[held:]  # a memory that began anew lacks the earlier ones
 
         return keep
+
+
+def end_out_of_step(in_step: asyncio.Task[None]) -> None:
+    """Ends this process where its exchange with the governor broke: its gate would let nothing through for ever.
+
+    The driver puts another actor in its place.
+    """
+    if not in_step.cancelled() and in_step.exception() is not None:
+        log.critical("the exchange with the governor broke; this actor ends", exc_info=in_step.exception())
+        os._exit(1)
 
 
 def _recorder(memory: ActorHandle) -> Callable[[Sequence[HeldRound]], Awaitable[list[int]]]:

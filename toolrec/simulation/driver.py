@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
@@ -34,6 +35,9 @@ from toolrec.simulation.run_folder import RunFolder
 from toolrec.tools.remote import LOST_TOOL
 
 log = logging.getLogger(__name__)
+
+LOST_ACTOR = (RayActorError, OutOfMemoryError, ActorUnschedulableError, NodeDiedError)
+"""What a call brings whose actor is gone: only the first of these is an actor error to Ray."""
 
 ACTOR_WAIT_S = 180.0
 """How long the run waits for its actors: to start, and to come back when none is left."""
@@ -159,14 +163,14 @@ class Crew:
         """Runs a user on the least busy actor.
 
         Raises:
-            RayActorError: the actor was lost with the user in flight; it takes no user until it is back.
+            RayError: one of `LOST_ACTOR`: the actor was lost with the user in flight; it takes no user until it is back.
         """
         actor = await self._least_busy()
         self._in_flight[actor] += 1
         try:
             rows: tuple[Row, list[Row]] = await actor.run_user.remote(task, previous_rounds)
             return rows
-        except RayActorError as error:
+        except LOST_ACTOR as error:
             # An error that the actor itself reports (a tool's replica is gone) says that the actor is well.
             if not isinstance(error, RayTaskError):
                 self._lost(actor)
@@ -207,12 +211,16 @@ class Crew:
         self._replacing.add(replacing)
         replacing.add_done_callback(self._replacing.discard)
 
-    async def _replace(self, node: str) -> None:
+    async def _replace(self, lost_on: str) -> None:
         for tries_left in reversed(range(START_TRIES)):
+            node = self._place_instead_of(lost_on)
+            if node is None:
+                log.warning("no node of this run is left for a new simulation actor")
+                return
             actor = self._simulation_on(node)
             try:
                 await actor.ready.remote()
-            except RayActorError as error:
+            except LOST_ACTOR as error:
                 if tries_left == 0 or not _is_killed(error):
                     log.warning("no new simulation actor on node %s (%s); the others go on", node, type(error).__name__)
                     return
@@ -220,6 +228,14 @@ class Crew:
                 self._node_of[actor] = node
                 self._in_flight[actor] = 0
                 return
+
+    def _place_instead_of(self, node: str) -> str | None:
+        """The same node, or where it is gone the one with the fewest simulation actors of those that the run began on."""
+        alive = {entry["NodeID"] for entry in ray.nodes() if entry["Alive"]}
+        if node in alive:
+            return node
+        num_actors = Counter(self._node_of.values())
+        return min((other for other in self._specs if other in alive), key=num_actors.__getitem__, default=None)
 
     def stop(self) -> None:
         """Ends all actors."""
@@ -367,7 +383,7 @@ class Driver:
                     return _void(now, "tool_lost" if is_lost_tool else "internal_error", _said(error), started_s)
                 self._goes_on(now, "tool_lost", _said(error))
                 await asyncio.sleep(TOOL_WAIT_S)
-            except RayActorError as error:
+            except LOST_ACTOR as error:
                 if is_last:
                     return _void(now, "actor_lost", str(error), started_s)
                 self._goes_on(now, "actor_lost", type(error).__name__)
@@ -376,7 +392,7 @@ class Driver:
 
 def _is_killed(error: BaseException | None) -> bool:
     """Whether an actor's process ended from outside, so that another may do better."""
-    return isinstance(error, RayActorError) and not error.actor_init_failed
+    return isinstance(error, LOST_ACTOR) and not getattr(error, "actor_init_failed", False)
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:
@@ -436,7 +452,7 @@ def _await_start(refs: list[Any], what: str) -> list[Any]:
         )
     try:
         results: list[Any] = ray.get(refs)
-    except (RayActorError, RayTaskError) as error:
+    except (*LOST_ACTOR, RayTaskError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ToolRecError(f"{what} could not be made: {lines[-1] if lines else error}") from error
     return results

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 from toolrec.errors import RunStoppedError
 from toolrec.llm.flow import EXCHANGE_INTERVAL_S, FlowSettings, FlowSnapshot
@@ -77,7 +77,7 @@ class FlowWatch:
             self._settings = changed
         try:
             await self._look()
-        except RayActorError as error:
+        except RayError as error:
             log.warning("the governor is away (%s); limits stay as they are", type(error).__name__)
             return self.latest
         for listener in self.listeners:
@@ -99,7 +99,7 @@ class FlowWatch:
     async def last(self) -> FlowSnapshot:
         """The flow at the end: one more look once every member had the time to report, and no check."""
         await asyncio.sleep(2 * EXCHANGE_INTERVAL_S)
-        with contextlib.suppress(RayActorError):
+        with contextlib.suppress(RayError):
             await self._look()
         return self.latest
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 from toolrec.llm.budget import Budget
 from toolrec.llm.flow import Allowance, FlowSettings, FlowSnapshot, FlowTotals, Governor, MemberReport
@@ -53,7 +53,7 @@ def exchange_with(governor: ActorHandle, name: str) -> Exchange:
     async def exchange(report: MemberReport) -> Allowance:
         try:
             allowance: Allowance = await governor.exchange.remote(name, report)
-        except RayActorError as error:
+        except RayError as error:  # whatever became of it: it is started again
             raise ConnectionError("the governor is away") from error
         return allowance
 
