@@ -15,7 +15,7 @@ from toolrec.deadline import deadline
 from toolrec.llm import OpenAIChat
 from toolrec.llm.buckets import BURST_S
 from toolrec.llm.flow import Allowance, MemberReport
-from toolrec.llm.gate import CONNECTIONS_AT_ONCE, CONNECTIONS_PER_S, Gate, keep_in_step
+from toolrec.llm.gate import CONNECTIONS_AT_ONCE, CONNECTIONS_PER_S, KEEP_ALIVE_S, Gate, keep_in_step
 from toolrec.llm.rate_headers import read_exhausted_s, read_span_s
 from toolrec.records import Usage
 
@@ -62,6 +62,25 @@ async def test_connections_are_opened_little_by_little_and_used_again_at_once():
     await end(*tasks)
     again = [await enter(gate) for _ in range(len(tasks))]
     assert (gate.report().in_flight, gate.report().waiting) == (len(tasks), 0)
+    await end(*again)
+
+
+@pytest.mark.parametrize(("idle_s", "begun"), [(KEEP_ALIVE_S / 2 - 0.1, 400), (KEEP_ALIVE_S, CONNECTIONS_AT_ONCE)])
+async def test_connections_that_closed_in_a_hold_are_opened_little_by_little_again(idle_s: float, begun: int):
+    clock = Clock()
+    gate = Gate(limit=5_000, clock=clock)
+    tasks = [await enter(gate) for _ in range(400)]
+    clock.now_s += 0.5
+    gate.apply(Allowance(limit=5_000))
+    clock.now_s += 60.0  # requests that take long keep their connections, and leave them behind
+    assert gate.report().in_flight == 400
+    await end(*tasks)
+    gate.hold(idle_s)
+    again = [await enter(gate) for _ in range(400)]
+    assert gate.report().waiting == 400
+    clock.now_s += idle_s
+    gate.apply(Allowance(limit=5_000))
+    assert gate.report().in_flight == begun
     await end(*again)
 
 

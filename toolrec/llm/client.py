@@ -19,7 +19,7 @@ import openai
 from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError
 from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.config import LLMConfig
-from toolrec.llm.gate import Gate, Health
+from toolrec.llm.gate import KEEP_ALIVE_S, Gate, Health
 from toolrec.llm.rate_headers import read_exhausted_s
 from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask, without_secrets
 from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion, read_usage
@@ -35,10 +35,6 @@ from toolrec.llm.retry import (
 from toolrec.records import Completion, Message, Usage
 
 CONNECT_TIMEOUT_S = 30.0
-
-KEEP_ALIVE_S = 3.0
-"""How long an idle connection is kept. Servers on uvicorn (vLLM, SGLang) close theirs after 5 seconds, and a request that
-goes out at that moment is lost."""
 
 MAX_REPLY_BYTES = 8_000_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
@@ -26,9 +27,13 @@ OUTPUT_TOKENS = 200.0
 LEARNING_RATE = 0.05
 """Weight of the newest usage in the means that costs are estimated by."""
 
+KEEP_ALIVE_S = 3.0
+"""How long an idle connection is kept. Servers on uvicorn (vLLM, SGLang) close theirs after 5 seconds, and a request that
+goes out at that moment is lost."""
+
 CONNECTIONS_PER_S = 500.0
 CONNECTIONS_AT_ONCE = 256
-"""How fast requests in flight may pass the most that there ever were, which is when connections are opened: ten thousand
+"""How fast requests in flight may pass the most that there were within `KEEP_ALIVE_S`, which is when connections are opened: ten thousand
 in one moment overrun what a server takes in, and their time-outs would look like an endpoint that is down."""
 
 NO_USAGE = Usage()
@@ -155,6 +160,8 @@ class Gate:
         self._in_flight = 0
         self._num_begun = 0
         self._most_in_flight = 0
+        self._most_before = 0
+        self._most_since_s = clock()
         self._connections = float(CONNECTIONS_AT_ONCE)
         self._connections_s = clock()
         self._waiters: deque[tuple[asyncio.Future[bool], float]] = deque()
@@ -228,6 +235,7 @@ class Gate:
         self, health: Health, latency_s: float, *, owed_tokens: float = 0.0, is_probe: bool = False, is_counted: bool = True
     ) -> None:
         """A request has ended; `owed_tokens` is what it cost beyond the estimate."""
+        self._forget_connections()
         self._in_flight -= 1
         self._tokens -= owed_tokens
         if is_counted:
@@ -309,14 +317,26 @@ class Gate:
         return allowance.tokens is None or self._tokens >= cost_tokens
 
     def _connection_wait_s(self) -> float:
-        """Seconds until one more request may be in flight than ever before; 0 where fewer are."""
-        if self._in_flight < self._most_in_flight:
+        """Seconds until one more request may be in flight than there are connections; 0 where fewer are."""
+        self._forget_connections()
+        if self._in_flight < max(self._most_in_flight, self._most_before):
             return 0.0
         now_s = self.clock()
         opened = CONNECTIONS_PER_S * (now_s - self._connections_s)
         self._connections = min(self._connections + opened, float(CONNECTIONS_AT_ONCE))
         self._connections_s = now_s
         return max(1.0 - self._connections, 0.0) / CONNECTIONS_PER_S
+
+    def _forget_connections(self) -> None:
+        """Lets the most in flight fall as idle connections close: it is that of two spans of half of `KEEP_ALIVE_S`.
+
+        Called before each change of the number in flight, so that it is known what it was in between.
+        """
+        spans = (self.clock() - self._most_since_s) / (KEEP_ALIVE_S / 2)
+        if spans >= 1.0:
+            self._most_before = self._most_in_flight if spans < 2.0 else self._in_flight
+            self._most_in_flight = self._in_flight
+            self._most_since_s += math.floor(spans) * (KEEP_ALIVE_S / 2)
 
     def _is_short(self, cost_tokens: float) -> bool:
         """Whether an exchange may bring what is missing; slots come back by themselves."""
@@ -332,9 +352,9 @@ class Gate:
         self._last_cost_tokens = cost_tokens
         self._in_flight += 1
         self._num_begun += 1
-        if self._in_flight > self._most_in_flight:
-            self._most_in_flight = self._in_flight
+        if self._in_flight > max(self._most_in_flight, self._most_before):
             self._connections -= 1.0
+        self._most_in_flight = max(self._most_in_flight, self._in_flight)
         if self._allowance.requests is not None:
             self._requests -= 1.0
         if self._allowance.tokens is not None:
