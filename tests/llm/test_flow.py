@@ -273,6 +273,17 @@ def test_a_lost_member_takes_no_probe_with_it() -> None:
     assert governor.exchange("b", MemberReport(waiting=5)).probes == 1
 
 
+def test_a_lost_allowance_takes_no_probe_with_it() -> None:
+    clock = Clock()
+    governor = Governor(FlowSettings(), ceiling=100, clock=clock)
+    governor.exchange("a", down(20))
+    clock.now_s += 1.01
+    assert governor.exchange("a", MemberReport(waiting=5)).probes == 1  # this answer never arrives
+    assert governor.exchange("b", MemberReport(waiting=5)).probes == 0
+    assert governor.exchange("a", MemberReport(waiting=5, in_flight=1)).probes == 0  # it may be under way
+    assert governor.exchange("a", MemberReport(waiting=5)).probes == 1
+
+
 def test_one_good_answer_among_failures_is_no_outage() -> None:
     clock = Clock()
     governor = Governor(FlowSettings(), ceiling=100, clock=clock)

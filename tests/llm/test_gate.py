@@ -384,6 +384,25 @@ async def test_keeping_in_step_survives_a_governor_that_is_away():
     await end(in_step)
 
 
+async def test_keeping_in_step_goes_on_after_an_error_of_ours_and_tells_it(caplog: pytest.LogCaptureFixture):
+    gate = Gate(limit=None)
+    num_asked = 0
+
+    async def exchange(report: MemberReport) -> Allowance:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked <= 2:
+            raise ValueError("a bug of ours")
+        return Allowance(limit=1)
+
+    in_step = asyncio.create_task(keep_in_step(gate, exchange))
+    async with asyncio.timeout(5):
+        async with gate.request(10) as request:
+            request.succeeded(Usage())
+    await end(in_step)
+    assert caplog.text.count("ValueError: a bug of ours") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

@@ -68,7 +68,7 @@ class Breaker:
         return True
 
     def drop(self, name: str) -> None:
-        """A member is gone; its probe will not be answered."""
+        """A member is gone, or has nothing in flight; its probe will not be answered."""
         if self._probing == name:
             self._probing = None
 

@@ -294,6 +294,8 @@ class Governor:
         self._limit.observe(report.outcomes, in_flight=self._in_flight, demand=demand, now_s=now_s)
         if self._breaker.observe(report.outcomes, has_probe_failed=report.has_probe_failed, now_s=now_s):
             self._limit.restart(now_s=now_s)
+        if report.in_flight == 0:
+            self._breaker.drop(name)  # whatever it was to try again with is over, or was never told to it
         share = member.demand / demand if demand else 1.0 / len(self._members)
         lends = now_s >= self._lends_from_s
         member.granted = self._slots(name, now_s) if lends else report.in_flight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections import Counter, deque
@@ -16,6 +17,8 @@ from toolrec.llm.buckets import BURST_S
 from toolrec.llm.flow import EXCHANGE_INTERVAL_S, MAX_HOLD_S, Allowance, FlowTotals, MemberReport
 from toolrec.llm.outcomes import Outcomes
 from toolrec.records import Usage
+
+log = logging.getLogger(__name__)
 
 EARLY_EXCHANGE_S = 0.05
 """How soon after an exchange the next one may be asked for, in seconds, where somebody waits for want of a lease."""
@@ -33,8 +36,9 @@ goes out at that moment is lost."""
 
 CONNECTIONS_PER_S = 500.0
 CONNECTIONS_AT_ONCE = 256
-"""How fast requests in flight may pass the most that there were within `KEEP_ALIVE_S`, which is when connections are opened: ten thousand
-in one moment overrun what a server takes in, and their time-outs would look like an endpoint that is down."""
+"""How fast requests in flight may pass the most that there were within `KEEP_ALIVE_S`, which is when connections are
+opened: ten thousand in one moment overrun what a server takes in, and their time-outs would look like an endpoint that is
+down."""
 
 NO_USAGE = Usage()
 
@@ -401,13 +405,21 @@ async def keep_in_step(gate: Gate, exchange: Exchange) -> None:
 
     Args:
         gate: the member's gate.
-        exchange: brings a report to the governor; raises `ConnectionError` where that one cannot be reached.
+        exchange: brings a report to the governor; raises `ConnectionError` where that one cannot be reached. Any other error
+            is logged, once in a row, and the next exchange tries again: without any, all calls would wait for good.
     """
+    has_failed = False
     while True:
         report = gate.report()
         try:
             gate.apply(await exchange(report))
+            has_failed = False
         except ConnectionError:
+            gate.go_on_alone(report)
+        except Exception:
+            if not has_failed:
+                log.exception("an exchange with the governor failed; the next one tries again")
+            has_failed = True
             gate.go_on_alone(report)
         await asyncio.sleep(EARLY_EXCHANGE_S)
         try:
