@@ -105,6 +105,8 @@ def test_another_cap_ends_the_call_too() -> None:
         ({"retry-after": "nan"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
+        ({"retry-after": "Fri, 31 Dec 10000 23:59:59 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
@@ -118,7 +120,11 @@ def test_retry_after_as_a_date() -> None:
     assert read_retry_after({"retry-after": email.utils.formatdate(0, usegmt=True)}) == 0.0
 
 
-@given(st.text(max_size=50))
+_numbers = st.integers(min_value=0).map(str)
+_dates = st.builds("Fri, {} Dec {} {}:{}:{} {}".format, _numbers, _numbers, _numbers, _numbers, _numbers, st.text(max_size=9))
+
+
+@given(st.text(max_size=50) | _dates)
 def test_any_retry_after_is_read_or_left(text: str) -> None:
     seconds = read_retry_after({"retry-after": text})
     assert seconds is None or seconds >= 0

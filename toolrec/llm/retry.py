@@ -138,7 +138,10 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
         if 0 <= value < 1e7:
             return value
     date = email.utils.parsedate_tz(headers.get("retry-after"))
-    return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    try:
+        return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    except (ValueError, OverflowError):  # a year that no calendar of ours reaches
+        return None
 
 
 def _error_of(retry_state: tenacity.RetryCallState) -> BaseException | None:
