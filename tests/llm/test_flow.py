@@ -192,6 +192,11 @@ def test_totals_survive_members_and_governors() -> None:
     assert after.governor != before.governor
 
 
+def test_what_says_nothing_against_the_endpoint_is_no_failure_of_it() -> None:
+    kinds = {"429": 4, "refused": 1, "cancelled": 3, "context_too_long": 2, "parameter_refused": 1}
+    assert FlowTotals(failures=kinds).num_failures == 5
+
+
 def down(count: int) -> MemberReport:
     return MemberReport(waiting=5, outcomes=Outcomes(num_down=count, num_down_in_a_row=count))
 

@@ -40,6 +40,9 @@ MAX_PER_MINUTE = 1e15
 MAX_CONCURRENCY = 1_000_000
 """Limits beyond these are a slip."""
 
+NO_FAULT_OF_ENDPOINT = frozenset({"cancelled", "context_too_long", "parameter_refused"})
+"""Kinds of requests without a completion that say nothing against the endpoint."""
+
 PauseReason = Literal["", "by hand", "outage", "rate limit"]
 
 
@@ -100,8 +103,8 @@ class FlowTotals:
 
     @property
     def num_failures(self) -> int:
-        """Requests that failed; one that was only sent again without a refused parameter did not."""
-        return sum(count for kind, count in self.failures.items() if not kind.startswith("parameter_refused"))
+        """Requests that the endpoint failed: none that was given up here, or asked what does not fit or is not taken."""
+        return sum(count for kind, count in self.failures.items() if kind not in NO_FAULT_OF_ENDPOINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
