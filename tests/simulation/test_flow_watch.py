@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from toolrec.llm.outcomes import Outcomes
 from toolrec.simulation.control import CONTROL, ControlFile, current_settings
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
 from toolrec.simulation.governor_actor import exchange_with
+from toolrec.simulation.run_folder import RunFolder
 
 
 class Clock:
@@ -60,9 +61,16 @@ class Method:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1, "resume_key": "k", "settings": {}}))
-    return tmp_path
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    """A run folder that a driver holds."""
+    held = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
+    yield held
+    held.close()
+
+
+@pytest.fixture
+def run(folder: RunFolder) -> Path:
+    return folder.path
 
 
 def watch(actor: Local, **settings: Any) -> FlowWatch:
@@ -144,11 +152,21 @@ def test_a_session_begins_with_its_own_limits(run: Path):
     assert begun.changed() is None
 
 
+def test_a_run_that_is_over_takes_no_change_and_is_shown(run: Path, folder: RunFolder, capsys: pytest.CaptureFixture[str]):
+    ControlFile(run, FlowSettings())
+    before = (run / CONTROL).read_text()
+    folder.close()
+    assert run_command(["control", str(run), "--pause"]) == 2
+    assert "no process is at work in the run folder" in capsys.readouterr().err
+    assert (run / CONTROL).read_text() == before
+    assert run_command(["control", str(run)]) == 0
+
+
 def test_control_shows_what_holds(run: Path, capsys: pytest.CaptureFixture[str]):
-    ControlFile(run, FlowSettings(requests_per_minute=90, llm_concurrency=7))
+    ControlFile(run, FlowSettings(requests_per_minute=90, tokens_per_minute=1_234_567.5, llm_concurrency=7))
     assert run_command(["control", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines] == ["90", "limit", "7", "no"]
+    assert [line.split()[-1] for line in lines] == ["90", "1,234,567.5", "7", "no"]
 
 
 @pytest.mark.parametrize(

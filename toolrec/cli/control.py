@@ -23,8 +23,9 @@ def control(
     """Show what a run may ask of its LLM endpoint, or change it; the run takes it up within a second or so."""
     from dataclasses import replace
 
-    from toolrec.errors import ConfigError
+    from toolrec.errors import ConfigError, RunFolderError
     from toolrec.simulation.control import change_settings, current_settings
+    from toolrec.simulation.run_folder import is_at_work
 
     if pause and resume:
         raise ConfigError("--pause and --resume do not go together")
@@ -39,6 +40,8 @@ def control(
     if pause or resume:
         changes["is_paused"] = pause
     after = replace(before, **changes)
+    if changes and not is_at_work(run):
+        raise RunFolderError("no process is at work in the run folder", value=str(run), hint="--resume it with other limits")
     if changes:
         change_settings(run, after)
     typer.echo(f"requests a minute    {_shown(after.requests_per_minute)}")
@@ -64,4 +67,4 @@ def _number(flag: str, text: str, kind: type[int] | type[float]) -> float | None
 
 
 def _shown(limit: float | None) -> str:
-    return "no limit" if limit is None else f"{limit:g}"
+    return "no limit" if limit is None else f"{limit:,.16g}"

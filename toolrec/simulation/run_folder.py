@@ -138,6 +138,18 @@ class RunFolder:
         self._lock.close()
 
 
+def is_at_work(run: Path) -> bool:
+    """Whether a driver holds the run folder."""
+    try:
+        with (run / LOCK).open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def read_manifest(run: Path) -> dict[str, Any]:
     """The run's manifest.
 
