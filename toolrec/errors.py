@@ -9,7 +9,8 @@ ToolRecError                  exit code 1
 │   └── RecordingError           recordings of replies, and calls that a replayed one does not have
 ├── LLMError                  2  the endpoint cannot be used
 │   ├── LLMUnavailableError         unreachable, or out of attempts
-│   ├── LLMRefusedError             a final answer: wrong key, unknown model, content filter
+│   ├── LLMRefusedError             a final answer: wrong key, unknown model
+│   │   └── MessagesRefusedError           to these messages alone: content filter
 │   └── ContextTooLongError         the messages do not fit
 ├── StorageError              3  the disk is full or a file cannot be written; the run is resumable
 ├── RunStoppedError           3  stopped before the end; the run is resumable
@@ -107,7 +108,11 @@ class LLMUnavailableError(LLMError):
 
 
 class LLMRefusedError(LLMError):
-    """The endpoint's answer is final: wrong key, unknown model, content filter."""
+    """The endpoint's answer is final: wrong key, unknown model."""
+
+
+class MessagesRefusedError(LLMRefusedError):
+    """The endpoint's answer is final for these messages and says nothing of others: content filter."""
 
 
 class ContextTooLongError(LLMError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError
+from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm import LLM, LLMConfig, OpenAIChat
 from toolrec.llm.flow import FlowSettings, Governor
 from toolrec.llm.gate import Gate
@@ -332,7 +332,7 @@ async def test_length_and_content_filter(serve: Any, quick: Any, steps: Any) -> 
     async with OpenAIChat(quick(server.base_url)) as llm:
         assert (await llm.complete(ASK)).finish_reason == "length"
         for _ in range(2):
-            with pytest.raises(LLMRefusedError, match="filter"):
+            with pytest.raises(MessagesRefusedError, match="filter"):
                 await llm.complete(ASK)
     assert len(server.requests) == 3
 

@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from toolrec.errors import ConfigError, ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, RecordingError
+from toolrec.errors import (
+    ConfigError,
+    ContextTooLongError,
+    LLMError,
+    LLMRefusedError,
+    LLMUnavailableError,
+    MessagesRefusedError,
+    RecordingError,
+)
 from toolrec.llm import LLMConfig
 from toolrec.llm.cache import CACHE_FILE, ReplyCache
 from toolrec.llm.place import PLACE, Place
@@ -299,7 +307,7 @@ class TestRecording:
         with pytest.raises(RecordingError, match="user u2 in round 1: nothing was recorded there"):
             ask(Recording(folder), None, messages=ASK[:1])
 
-    @pytest.mark.parametrize("error", [ContextTooLongError, LLMRefusedError, LLMUnavailableError])
+    @pytest.mark.parametrize("error", [ContextTooLongError, LLMRefusedError, MessagesRefusedError, LLMUnavailableError])
     def test_a_call_that_failed_fails_again_without_its_words(self, folder: Path, error: type[LLMError]):
         at("u1")
         with pytest.raises(error):

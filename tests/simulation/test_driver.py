@@ -60,13 +60,14 @@ class SlowCrew:
         self.ended_by, self.failing = ended_by, failing
         self.lost: set[int] = set()
         self.loss: Exception = ActorDiedError()
+        self.error = "LLMRefusedError: 401"
 
     async def run_user(self, task: UserTask, previous: list[Any]) -> tuple[dict[str, Any], list[Any]]:
         await asyncio.sleep(0.01 * (task.user_index % 3))
         if task.user_index in self.lost and task.attempt == 1:
             raise self.loss
         ended_by = "llm_failure" if task.user_index in self.failing else self.ended_by
-        error = "LLMRefusedError: 401"
+        error = self.error
         about = {"user_index": task.user_index, "user_id": task.user_id, "attempt": task.attempt, "num_rounds": 2}
         return {**about, "ended_by": ended_by, "error": error, "counts": []}, []
 
@@ -241,3 +242,12 @@ async def test_an_actor_of_a_node_that_is_gone_is_replaced_on_another(monkeypatc
     assert tried == ["a", "c"]
     assert list(crew._node_of.values()) == ["b", "c"]
     assert list(crew._in_flight.values()) == [0]
+
+
+@pytest.mark.parametrize("error", ["MessagesRefusedError: the content filter", "ContextTooLongError: the messages do not fit"])
+def test_users_whose_messages_alone_are_refused_are_failed_users_and_a_resumed_run_of_them_ends(error: str):
+    for num_users in (2, 2 * OUTAGE_USERS):
+        folder, crew = SlowFolder(), SlowCrew("llm_failure")
+        crew.error = error
+        drive(crew, folder, num_users)
+        assert sorted(folder.users) == list(range(1, num_users + 1))

@@ -16,7 +16,7 @@ import aiohttp
 import httpx2
 import openai
 
-from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError
+from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.config import LLMConfig
 from toolrec.llm.gate import KEEP_ALIVE_S, Gate, Health
@@ -276,7 +276,7 @@ class OpenAIChat:
             self.counts["cut_by_client"] += 1
             completion = replace(completion, text=cut, finish_reason="stop")
         if completion.finish_reason == "content_filter" and not completion.text and not completion.tool_calls:
-            raise LLMRefusedError("the endpoint's content filter kept the reply back", value=self.config.model)
+            raise MessagesRefusedError("the endpoint's content filter kept the reply back", value=self.config.model)
         if completion.usage.prompt_tokens == 0:
             self.counts["usage_missing"] += 1
         return completion
@@ -355,7 +355,7 @@ class OpenAIChat:
         elif body.code == "insufficient_quota":
             hint = "the account has no credit left"
         elif body.is_content_filter:
-            hint = "the endpoint's content filter refused the messages"
+            return MessagesRefusedError(where, hint="the endpoint's content filter refused the messages")
         elif "tool" in reason.lower():
             hint = "where the endpoint has no native tool calls, use --protocol text"
         return LLMRefusedError(where, hint=hint)

@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, RecordingError
+from toolrec.errors import (
+    ContextTooLongError,
+    LLMError,
+    LLMRefusedError,
+    LLMUnavailableError,
+    MessagesRefusedError,
+    RecordingError,
+)
 from toolrec.files import atomic_file, read_json, sha256_json, storage_errors, write_json
 from toolrec.llm.place import PLACE
 from toolrec.llm.stored import StoredCall, reply_from_json, reply_to_json
@@ -29,7 +36,7 @@ REPLIES_FILE = "replies.jsonl"
 PARTS = "replies-*.jsonl"
 SCHEMA_VERSION = 1
 
-_FAILURES = {kind.__name__: kind for kind in (LLMUnavailableError, LLMRefusedError, ContextTooLongError)}
+_FAILURES = {kind.__name__: kind for kind in (LLMUnavailableError, LLMRefusedError, MessagesRefusedError, ContextTooLongError)}
 
 _LINE = {"key": str, "user_id": str, "round": int, "attempt": int, "call": dict, "reply": dict}
 _CALL = {"model", "parameters", "tools", "stop", "messages"}

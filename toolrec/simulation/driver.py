@@ -19,7 +19,15 @@ from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryEr
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
-from toolrec.errors import ConfigError, RecordingError, RunStoppedError, StorageError, ToolRecError
+from toolrec.errors import (
+    ConfigError,
+    ContextTooLongError,
+    MessagesRefusedError,
+    RecordingError,
+    RunStoppedError,
+    StorageError,
+    ToolRecError,
+)
 from toolrec.llm.budget import Budget
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings
@@ -334,7 +342,7 @@ class Driver:
             window.release()
         ended_by = rows[0]["ended_by"]
         self._ended(rows[0])
-        if ended_by == "llm_failure":
+        if ended_by == "llm_failure" and not _is_of_the_user(rows[0]):
             # One user after the other and none between that got through: it is the endpoint. They wait for its return.
             self._held.append(rows)
             if len(self._held) >= max(self._config.concurrency, OUTAGE_USERS):
@@ -393,6 +401,11 @@ class Driver:
 def _is_killed(error: BaseException | None) -> bool:
     """Whether an actor's process ended from outside, so that another may do better."""
     return isinstance(error, LOST_ACTOR) and not getattr(error, "actor_init_failed", False)
+
+
+def _is_of_the_user(row: Row) -> bool:
+    """Whether the endpoint, which works, has refused this user's messages for good: no resumed run would get further."""
+    return str(row["error"]).startswith((MessagesRefusedError.__name__, ContextTooLongError.__name__))
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:
