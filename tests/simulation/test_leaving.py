@@ -18,6 +18,7 @@ from toolrec.simulation.actors import Simulation, SimulationSpec, end_out_of_ste
 from toolrec.simulation.budget import journal_unfinished, spent_so_far
 from toolrec.simulation.driver import Driver, SimulationConfig
 from toolrec.simulation.evaluate import _drive
+from toolrec.simulation.flow_watch import FlowWatch
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import SharedMemory, held_round
 from toolrec.simulation.run_folder import RunFolder
@@ -178,3 +179,20 @@ async def test_an_actor_out_of_step_ends_and_one_that_is_stopped_does_not(monkey
     await asyncio.wait([task])
     end_out_of_step(task)
     assert ended == [1]
+
+
+async def silent() -> None:
+    """What never answers."""
+    await asyncio.Event().wait()
+
+
+async def test_nobody_who_is_silent_holds_up_the_way_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("toolrec.simulation.driver.LEAVING_S", 0.01)
+    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.01)
+    actor = SimpleNamespace(snapshot=SimpleNamespace(remote=silent), drain_spend=SimpleNamespace(remote=silent))
+    crew: Any = SimpleNamespace(memory=actor)
+    folder: Any = SimpleNamespace(journal=None)
+    flow = FlowWatch(actor, FlowSettings(), outage_timeout_s=60.0)  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        assert await flow.last() == flow.latest
+        await Driver(crew, folder, SimulationConfig(), RunWatch(num_users=1)).journal_spend()

@@ -34,7 +34,7 @@ from toolrec.llm.flow import FlowSettings
 from toolrec.records import FINISHED, Trace, UserTask
 from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
 from toolrec.simulation.failures import Failure, ending_of
-from toolrec.simulation.flow_watch import FlowWatch
+from toolrec.simulation.flow_watch import LEAVING_S, FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
@@ -55,9 +55,6 @@ START_TRIES = 3
 
 TOOL_WAIT_S = 2.0
 """How long a user waits before its next attempt after a tool was lost and did not come back in time."""
-
-LEAVING_S = 10.0
-"""How long a run that ends waits for an answer of an actor."""
 
 OUTAGE_USERS = 20
 """Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""
@@ -315,7 +312,13 @@ class Driver:
 
         What a resumed run's memory tells again is then the same entry as here, and not spent twice.
         """
-        self._folder.journal(await self._crew.memory.drain_spend.remote())
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                entries = await self._crew.memory.drain_spend.remote()
+        except (RayError, TimeoutError) as error:
+            log.warning("the shared memory says nothing any more (%s)", type(error).__name__)
+        else:
+            self._folder.journal(entries)
 
     async def _write_regularly(self, over: asyncio.Event) -> None:
         last_s = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -17,6 +16,9 @@ from toolrec.simulation.control import ControlFile
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.5
+
+LEAVING_S = 10.0
+"""How long a run that ends waits for an answer of an actor."""
 
 Listener = Callable[[FlowSnapshot], None]
 """Told of every snapshot; what it raises ends the run."""
@@ -99,8 +101,11 @@ class FlowWatch:
     async def last(self) -> FlowSnapshot:
         """The flow at the end: one more look once every member had the time to report, and no check."""
         await asyncio.sleep(2 * EXCHANGE_INTERVAL_S)
-        with contextlib.suppress(RayError):
-            await self._look()
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                await self._look()
+        except (RayError, TimeoutError) as error:
+            log.warning("the governor says nothing any more (%s); its last word stands", type(error).__name__)
         return self.latest
 
     def _check(self, snapshot: FlowSnapshot) -> None:
