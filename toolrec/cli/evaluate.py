@@ -69,7 +69,7 @@ def evaluate(
         int | None, typer.Option(help="Of these, answers that hold no reply; default as many.", show_default=False)
     ] = None,
     llm_timeout_s: Annotated[float, typer.Option(help="Seconds an HTTP request may take.")] = 120.0,
-    llm_max_failed_user: Annotated[int, typer.Option(help="Failed HTTP requests a user may take.")] = 60,
+    llm_max_failed_user: Annotated[int, typer.Option(help="Failed HTTP requests a user may take, in each attempt.")] = 60,
     max_failed_requests: Annotated[int | None, typer.Option(help="Failed HTTP requests before the run stops.")] = None,
     outage_timeout_s: Annotated[float, typer.Option(help="Seconds the endpoint may be down before the run stops.")] = 600.0,
     requests_per_minute: Annotated[float | None, typer.Option(help="LLM requests a minute, over all nodes.")] = None,
