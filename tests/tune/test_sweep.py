@@ -163,7 +163,13 @@ def stopped_after(num_epochs: int, sweep: Path, command: Sequence[object], numbe
     """Runs a sweep's command until so many epochs are there, then gives it the signal: exit code and standard error."""
     # A process group of its own, as a terminal gives it: Ctrl-C goes to all of it.
     driver = subprocess.Popen(
-        [str(part) for part in command], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True, text=True
+        [str(part) for part in command],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A test run in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        text=True,
     )
     assert driver.stderr is not None
     try:
