@@ -19,6 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 Evaluate = Callable[..., Path]
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 def start_cli(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """The command line in a process of its own, from the checkout; it leads a process group."""
     return subprocess.Popen(

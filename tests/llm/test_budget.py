@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import Clock
 
 from toolrec.errors import ConfigError
 from toolrec.llm.budget import Budget
@@ -86,14 +87,6 @@ def test_dollars_and_tokens_both_hold():
 def test_a_cap_that_is_none_is_refused(given, reason: str):
     with pytest.raises(ConfigError, match=reason):
         Budget(**given)
-
-
-@dataclass
-class Clock:
-    now_s: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @dataclass

@@ -13,6 +13,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from support import Clock
 
 from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm import LLM, LLMConfig, OpenAIChat
@@ -23,13 +24,6 @@ from toolrec.records import Usage
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 TOOLS = [{"type": "function", "function": {"name": "retrieve", "parameters": {"type": "object", "properties": {}}}}]
 KEY = "sk-marker-4711-never-shown"
-
-
-class Clock:
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 async def ask(config: LLMConfig, **how: Any) -> Any:

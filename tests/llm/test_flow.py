@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import Clock
 
 from toolrec.errors import ConfigError
 from toolrec.llm.buckets import BURST_S
@@ -16,14 +17,6 @@ from toolrec.llm.budget import Budget
 from toolrec.llm.flow import MEMBER_TIMEOUT_S, FlowSettings, FlowTotals, Governor, MemberReport
 from toolrec.llm.outcomes import Outcomes
 from toolrec.records import Usage
-
-
-@dataclass
-class Clock:
-    now_s: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import Clock
 
 from toolrec.deadline import deadline
 from toolrec.llm import OpenAIChat
@@ -20,13 +21,6 @@ from toolrec.llm.rate_headers import read_exhausted_s, read_span_s
 from toolrec.records import Usage
 
 ASK = [{"role": "user", "content": "hello"}]
-
-
-class Clock:
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 async def enter(gate: Gate, size_bytes: int = 100) -> asyncio.Task[Any]:

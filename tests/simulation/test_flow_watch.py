@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
+from support import Clock
 
 from toolrec.cli import run_command
 from toolrec.errors import RunStoppedError
@@ -19,13 +20,6 @@ from toolrec.simulation.control import CONTROL, ControlFile, current_settings
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
 from toolrec.simulation.governor_actor import exchange_with
 from toolrec.simulation.run_folder import RunFolder
-
-
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Local:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from support import Clock
 
 from toolrec.llm.budget import Budget
 from toolrec.llm.flow import FlowSnapshot
@@ -25,14 +26,6 @@ from toolrec.simulation.live import (
     rows_of,
     short,
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def painted(facts: LiveFacts, width: int) -> list[str]:
