@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _repainted(view: View, interval_s: float) -> Iterator[None]:
     from rich.live import Live
     from rich.text import Text
 
-    console, lines, over = Console(file=_terminal()), _Lines(), threading.Event()
+    console, lines = Console(file=_terminal()), _Lines()
     live = Live(
         get_renderable=view.picture,
         console=console,
@@ -118,40 +118,36 @@ def _repainted(view: View, interval_s: float) -> Iterator[None]:
             console.print(Text.from_ansi(text.removesuffix("\n")))
         live.refresh()
 
-    def repaint() -> None:
-        paint()
-        while not over.wait(interval_s):
-            paint()
-
     with _log_lines_to(lines), live:
         console.show_cursor(True)  # whatever way the process ends, it leaves no terminal without a cursor
-        painter = threading.Thread(target=repaint, name="progress", daemon=True)
-        painter.start()
-        try:
+        with _again_and_again(paint, interval_s):
             yield
-        finally:
-            over.set()
-            painter.join()
-            paint()
 
 
 @contextlib.contextmanager
 def _told(view: View, interval_s: float) -> Iterator[None]:
+    with _again_and_again(lambda: _say(view.line()), interval_s):
+        yield
+
+
+@contextlib.contextmanager
+def _again_and_again(show: Callable[[], None], interval_s: float) -> Iterator[None]:
+    """Shows something at once, at intervals in a thread for as long as the block runs, and at its end, come what may."""
     over = threading.Event()
 
-    def tell() -> None:
+    def repeat() -> None:
         while not over.wait(interval_s):
-            _say(view.line())
+            show()
 
-    _say(view.line())
-    teller = threading.Thread(target=tell, name="progress", daemon=True)
-    teller.start()
+    show()
+    thread = threading.Thread(target=repeat, name="progress", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        teller.join()
-        _say(view.line())
+        thread.join()
+        show()
 
 
 @contextlib.contextmanager

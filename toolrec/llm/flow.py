@@ -78,7 +78,8 @@ class FlowTotals:
     """What was sent and what came back since a member began.
 
     `num_requests` are HTTP requests that have ended, however they ended: as many as `num_calls` (completions) and
-    `failures` (by kind, refused parameters among them) together. `counts` are the client's other counters.
+    `failures` (by kind, as `429`, `timeout`, `connection`, `malformed`; refused parameters among them) together. `usage` is
+    all that they cost, whatever becomes of the users. `counts` are the client's other counters: `retry`, `usage_missing`, …
     """
 
     num_requests: int = 0
@@ -168,19 +169,14 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowSnapshot:
-    """The flow of a whole run at one moment: what views, metrics and budgets read.
+class FlowSnapshot(FlowTotals):
+    """The flow of a whole run at one moment: what views, metrics and budgets read. Its totals are those of all members.
 
     Args:
         in_flight: requests sent and not answered, by the members' last reports.
         waiting: calls that wait at the gates.
         limit: requests in flight that are allowed now.
         cap: and at most.
-        num_requests: HTTP requests that ended.
-        num_calls: completions.
-        usage: their tokens; all over the run, whatever becomes of the users.
-        failures: requests that brought no completion, by kind: `429`, `timeout`, `connection`, `malformed`, …
-        counts: what else happened on the way to the endpoint: `retry`, `usage_missing`, …
         requests_per_s: over the last seconds.
         tokens_per_s: likewise.
         latency_s: a completion's mean seconds of late; None before the first.
@@ -198,11 +194,6 @@ class FlowSnapshot:
     waiting: int = 0
     limit: int = 0
     cap: int = 0
-    num_requests: int = 0
-    num_calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    failures: Mapping[str, int] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
     requests_per_s: float = 0.0
     tokens_per_s: float = 0.0
     latency_s: float | None = None
@@ -214,11 +205,6 @@ class FlowSnapshot:
     members: Mapping[str, FlowTotals] = field(default_factory=dict)
     governor: str = ""
     is_budget_spent: bool = False
-
-    @property
-    def num_failures(self) -> int:
-        """Requests that failed; see `FlowTotals.num_failures`."""
-        return FlowTotals(failures=self.failures).num_failures
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from toolrec.llm.budget import Budget
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.records import Usage
 from toolrec.simulation.memory_actor import spend_in_flight
-from toolrec.simulation.rows import usage_of
+from toolrec.simulation.rows import Row, usage_of
 from toolrec.simulation.run_folder import RunFolder, read_spend
 
 UNFINISHED = "unfinished"
@@ -42,7 +43,7 @@ class BudgetWatch:
         self._is_at_rest = snapshot.is_budget_spent and snapshot.in_flight == 0 and snapshot.waiting > 0
         # At rest twice in a row: the rounds of the last replies have had their time to end and to be written down.
         if was_at_rest and self._is_at_rest:
-            raise budget_stop(self._budget, snapshot.usage, snapshot.counts.get("usage_missing", 0))
+            raise budget_stop(self._budget, snapshot.usage, snapshot.num_unreported)
 
 
 def budget_stop(budget: Budget, usage: Usage, num_unreported: int = 0) -> RunStoppedError:
@@ -67,7 +68,11 @@ def budget_stop(budget: Budget, usage: Usage, num_unreported: int = 0) -> RunSto
 
 def spent_so_far(run: Path) -> Usage:
     """What the journal says that the run has spent over all its sessions, attempts that came to nothing included."""
-    return sum((usage_of(entry) for entry in read_spend(run)), Usage())
+    return _sum_of(read_spend(run))
+
+
+def _sum_of(journal: Sequence[Row]) -> Usage:
+    return sum((usage_of(entry) for entry in journal), Usage())
 
 
 def spent_before(folder: RunFolder) -> Usage:
@@ -84,11 +89,12 @@ def journal_unfinished(folder: RunFolder, *, before: Usage, session: Usage) -> N
         before: what the journal said when the session began.
         session: all that the session spent, by the clients' own count.
     """
-    after = spent_so_far(folder.path)
+    journal = read_spend(folder.path)
+    after = _sum_of(journal)
     rest = {name: getattr(session, name) - (getattr(after, name) - getattr(before, name)) for name in _PAID}
     num_stored = after.num_stored_replies - before.num_stored_replies
     rest["num_calls"] += num_stored  # of these the clients know nothing
     if any(rest[name] > 0 for name in ("num_calls", "prompt_tokens", "completion_tokens")):  # answers without a reply cost too
-        number = 1 + sum(entry["purpose"] == UNFINISHED for entry in read_spend(folder.path))
+        number = 1 + sum(entry["purpose"] == UNFINISHED for entry in journal)
         where = {"user_index": 0, "attempt": number, "round": 0, "tool": "", "purpose": UNFINISHED}
         folder.journal([{**where, **asdict(Usage(**{name: max(count, 0) for name, count in rest.items()}))}])

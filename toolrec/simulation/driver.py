@@ -146,7 +146,7 @@ class Crew:
         """The actor once it answers, or another in its place where its process is lost on the way."""
         for tries_left in reversed(range(START_TRIES)):
             try:
-                _await_start([actor.ready.remote()], "a simulation actor")
+                _await_start(actor.ready.remote(), "a simulation actor")
             except ToolRecError as error:
                 if tries_left == 0 or not _is_killed(error.__cause__):
                     raise
@@ -161,7 +161,7 @@ class Crew:
         port = ray.get(free_port_task.options(scheduling_strategy=_on(node)).remote())
         endpoint = EmbeddedEndpointActor.options(scheduling_strategy=_on(node)).remote(port, embedded)
         self._endpoints.append(endpoint)
-        [base_url] = _await_start([endpoint.base_url.remote()], "the embedded endpoint")
+        base_url: str = _await_start(endpoint.base_url.remote(), "the embedded endpoint")
         return replace(spec, llm=replace(spec.llm, base_url=base_url))
 
     async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
@@ -455,23 +455,22 @@ def _void(task: UserTask, kind: str, error: str, started_s: float) -> tuple[Row,
     )
 
 
-def _await_start(refs: list[Any], what: str) -> list[Any]:
-    """The results of the actors' first calls.
+def _await_start(ref: Any, what: str) -> Any:
+    """The result of an actor's first call.
 
     Raises:
         ToolRecError: an actor cannot be made, or finds no place.
     """
-    _, waiting = ray.wait(refs, num_returns=len(refs), timeout=ACTOR_WAIT_S)
+    _, waiting = ray.wait([ref], timeout=ACTOR_WAIT_S)
     if waiting:
         raise ToolRecError(
             f"{what} did not start within {ACTOR_WAIT_S:.0f} s", hint="see `ray status`: are CPUs free on every node?"
         )
     try:
-        results: list[Any] = ray.get(refs)
+        return ray.get(ref)
     except (*LOST_ACTOR, RayTaskError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ToolRecError(f"{what} could not be made: {lines[-1] if lines else error}") from error
-    return results
 
 
 def _places(config: SimulationConfig) -> list[str]:
