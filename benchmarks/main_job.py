@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
+from processes import Watched
 
 SAMPLE_S = 1.0
 
@@ -25,7 +25,11 @@ def main() -> int:
     command = [sys.executable, "-m", "toolrec", "evaluate", *sys.argv[1:], "--run", str(run)]
     start_s = time.monotonic()
     process = subprocess.Popen(command)
-    peak_bytes, cpu_s = watch(psutil.Process(process.pid), process)
+    watched = Watched(process.pid)
+    while process.poll() is None:
+        watched.sample()
+        time.sleep(SAMPLE_S)
+    peak_bytes, cpu_s = watched.peak_bytes, watched.cpu_s()
     wall_s = time.monotonic() - start_s
     if process.returncode != 0:
         return process.returncode
@@ -42,42 +46,6 @@ def main() -> int:
     for name, seconds in sorted(cpu_s.items(), key=lambda entry: -entry[1])[:12]:
         print(f"    {seconds:7.1f}  {name}")
     return 0
-
-
-def watch(root: psutil.Process, process: subprocess.Popen) -> tuple[int, dict[str, float]]:
-    """Peak sum of PSS, and CPU seconds by process name, of the process tree until it ends."""
-    peak_bytes, cpu_s, names = 0, {}, {}
-    while process.poll() is None:
-        total = 0
-        try:
-            tree = [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for member in tree:
-            try:
-                total += member.memory_full_info().pss
-                times = member.cpu_times()
-                cpu_s[member.pid] = times.user + times.system
-                names[member.pid] = readable(member.cmdline(), names.get(member.pid, ""))
-            except psutil.Error:
-                continue
-        peak_bytes = max(peak_bytes, total)
-        time.sleep(SAMPLE_S)
-    process.wait()
-    by_name: dict[str, float] = {}
-    for pid, seconds in cpu_s.items():
-        by_name[names[pid]] = by_name.get(names[pid], 0.0) + seconds
-    return peak_bytes, by_name
-
-
-def readable(command: list[str], known: str) -> str:
-    """A process's name: Ray's title of a worker without its method, or the program."""
-    first = command[0] if command else known
-    if first.startswith("ray::ServeReplica"):
-        return "ray::ServeReplica:" + first.split(":")[4].split(".")[0]
-    if first.startswith("ray::"):
-        return first.split(".")[0]
-    return Path(first).name if len(command) < 3 or command[1] != "-m" else f"{Path(first).name} -m {command[2]}"
 
 
 if __name__ == "__main__":
