@@ -31,6 +31,8 @@ from typing import Any
 import psutil
 from processes import Watched
 
+from toolrec.connect import free_port
+
 HERE = Path(__file__).parent
 PEER_PORT = 9912
 LLM_CALLS, TOOL_CALLS = 4, 3
@@ -123,9 +125,7 @@ def _row(name: str, users: int, wall_s: float, cpu_s: float, peak_bytes: float, 
 @contextlib.contextmanager
 def fixed_endpoint(options: argparse.Namespace) -> Iterator[str]:
     """The endpoint in a process of its own; gives its base URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, str(HERE / "fixed_endpoint.py"), "--port", str(port), "--latency-s", str(options.latency_s)]
     process = subprocess.Popen([*command, "--attributes", options.attributes])
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,23 +61,22 @@ def demo_recommenders(demo_folder: Path) -> Path:
     return out
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-HTTP_PORT = _free_port()
-
-
 @pytest.fixture(scope="session")
-def serve_url(local_ray: None) -> str:
+def http_port() -> int:
     """Where the session's Serve answers HTTP."""
-    return f"http://127.0.0.1:{HTTP_PORT}"
+    from toolrec.connect import free_port
+
+    return free_port()
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
+def serve_url(local_ray: None, http_port: int) -> str:
+    """The session's Serve."""
+    return f"http://127.0.0.1:{http_port}"
+
+
+@pytest.fixture(scope="session")
+def local_ray(http_port: int) -> Iterator[None]:
     """One Ray on loopback for the session."""
     import ray
     from ray import serve
@@ -88,7 +86,7 @@ def local_ray() -> Iterator[None]:
     # Replicas and actors import the application folders from the checkout.
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
     start_local(4, object_store_bytes=256 * 1024**2)
-    serve.start(http_options={"host": "127.0.0.1", "port": HTTP_PORT}, logging_config={"log_level": "WARNING"})
+    serve.start(http_options={"host": "127.0.0.1", "port": http_port}, logging_config={"log_level": "WARNING"})
     yield
 
     serve.shutdown()

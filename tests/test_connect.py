@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import psutil
+import pytest
+
+from toolrec import connect
+from toolrec.errors import ConfigError
 
 
 def test_nothing_listens_beyond_loopback(local_ray: None, serve_url: str):
@@ -17,6 +22,22 @@ def test_nothing_listens_beyond_loopback(local_ray: None, serve_url: str):
     assert len(listening) > 5
     beyond = [entry for entry in listening if not _is_loopback(entry[1])]
     assert not beyond
+
+
+def test_a_free_port_is_none_that_the_system_hands_out():
+    with socket.socket() as unnamed, socket.socket() as named:
+        unnamed.bind(("127.0.0.1", 0))
+        named.bind(("127.0.0.1", connect.free_port()))
+        assert named.getsockname()[1] < connect.HANDED_OUT_FROM <= unnamed.getsockname()[1]
+
+
+def test_no_free_port_is_said(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", connect.free_port()))
+        other.listen()
+        monkeypatch.setattr("random.SystemRandom.sample", lambda *_: [other.getsockname()[1]] * 2)
+        with pytest.raises(ConfigError, match="no free port on the loopback address"):
+            connect.free_port()
 
 
 def _is_loopback(address: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import socket
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from toolrec.errors import ConfigError
 from toolrec.files import under_job
 
 log = logging.getLogger(__name__)
+
+HANDED_OUT_FROM = 32_768
+"""Linux gives connections and unnamed listeners ports from here on; other systems from higher ones."""
 
 CONNECT_TIMEOUT_S = 10.0
 """How long an answer from a given address is waited for."""
@@ -87,6 +91,27 @@ def _check_metrics_port(port: int, *, is_own: bool) -> None:
             probe.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise ConfigError(f"this port cannot answer Prometheus ({error})", value=port) from error
+
+
+def free_port() -> int:
+    """A port of this node's loopback address that is free, and that the system gives to nobody who names none.
+
+    A process that takes it some seconds later, or again after a restart, still finds it free: Ray's own workers listen on
+    ports that the system hands out, a dozen a run.
+
+    Raises:
+        ConfigError: no such port could be found.
+    """
+    error: OSError | None = None
+    for port in random.SystemRandom().sample(range(HANDED_OUT_FROM - 12_000, HANDED_OUT_FROM), 100):
+        try:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError as taken:
+            error = taken
+        else:
+            return port
+    raise ConfigError(f"no free port on the loopback address ({error})")
 
 
 def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 1024**2, metrics_port: int | None = None) -> None:

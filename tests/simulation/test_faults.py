@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 from support import Evaluate, same, start_cli, summary_of
 
+from toolrec.connect import free_port
 from toolrec.data import Dataset
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.records import UserTask
+from toolrec.simulation import driver
 from toolrec.simulation.actors import LocalTools, SimulationSpec
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.live import RunWatch
@@ -114,3 +118,15 @@ def test_one_failing_user_stops_no_other(
     assert users.loc[8, "ended_by"] == "cancelled"
     assert "IndexError" in users.loc[8, "error"]
     assert (users.drop(index=8)["ended_by"] == "finish").all()
+
+
+def test_an_endpoint_whose_port_another_took_gets_the_next_one(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as quicker:
+        quicker.bind(("127.0.0.1", 0))
+        quicker.listen()
+        ports = [quicker.getsockname()[1], free_port()]
+        task = SimpleNamespace(remote=lambda: ray.put(ports.pop(0)))
+        monkeypatch.setattr(driver, "free_port_task", SimpleNamespace(options=lambda **_: task))
+        run = evaluate("--users", "5", "--tools", "local")
+    assert not ports
+    assert set(read_users(run)["ended_by"]) == {"finish"}

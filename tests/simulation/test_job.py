@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 import requests
 from support import ROOT, summary_of
 
+from toolrec.connect import free_port
 from toolrec.data import Dataset
 
 BIN = Path(sys.executable).parent
@@ -32,19 +32,9 @@ class HeadNode:
     environment: dict[str, str]
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
-    gcs, dashboard, client, agent_http, agent_grpc = free_ports(5)
+    gcs, dashboard, client, agent_http, agent_grpc = (free_port() for _ in range(5))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",

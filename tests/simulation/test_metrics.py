@@ -14,7 +14,7 @@ import pytest
 import ray
 from support import start_cli
 
-from toolrec.connect import connected
+from toolrec.connect import connected, free_port
 from toolrec.data import Dataset
 from toolrec.errors import ConfigError
 from toolrec.llm import LLMConfig
@@ -168,9 +168,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(demo_folder: Path, 
 
 
 def test_a_port_of_ones_own_answers(demo_folder: Path, demo_recommenders: Path, tmp_path: Path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with run_in_thread(EmbeddedOptions(latency_s=0.5)) as llm:
         flags = ["--recommenders", str(demo_recommenders), "--run", str(tmp_path / "run"), "--metrics-port", str(port)]
         flags += [

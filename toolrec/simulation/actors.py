@@ -15,6 +15,7 @@ import ray
 from ray.actor import ActorHandle
 
 from toolrec.coalesce import Coalescer
+from toolrec.connect import free_port
 from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.caller import CALLER, Caller
@@ -182,16 +183,6 @@ class EmbeddedEndpoint:
     async def base_url(self) -> str:
         """Where it answers, with `/v1`."""
         return self._server.base_url
-
-
-def free_port() -> int:
-    """A free port of this node's loopback address, fixed before the endpoint starts so that a restart finds it again."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 SimulationActor: Any = ray.remote(num_cpus=0.2, max_concurrency=20_000)(Simulation)

@@ -158,10 +158,19 @@ class Crew:
     def _spec_on(self, node: str, spec: SimulationSpec, embedded: EmbeddedOptions | None) -> SimulationSpec:
         if embedded is None:
             return spec
-        port = ray.get(free_port_task.options(scheduling_strategy=_on(node)).remote())
-        endpoint = EmbeddedEndpointActor.options(scheduling_strategy=_on(node)).remote(port, embedded)
+        for tries_left in reversed(range(START_TRIES)):
+            # The port is the endpoint's for good, so that its restart is found again.
+            port = ray.get(free_port_task.options(scheduling_strategy=_on(node)).remote())
+            endpoint = EmbeddedEndpointActor.options(scheduling_strategy=_on(node)).remote(port, embedded)
+            try:
+                base_url: str = _await_start(endpoint.base_url.remote(), "the embedded endpoint")
+            except ToolRecError:  # another process of the node may have been quicker at this port
+                ray.kill(endpoint)
+                if tries_left == 0:
+                    raise
+            else:
+                break
         self._endpoints.append(endpoint)
-        base_url: str = _await_start(endpoint.base_url.remote(), "the embedded endpoint")
         return replace(spec, llm=replace(spec.llm, base_url=base_url))
 
     async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
