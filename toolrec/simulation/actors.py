@@ -17,14 +17,14 @@ from ray.actor import ActorHandle
 from toolrec.coalesce import Coalescer
 from toolrec.connect import free_port
 from toolrec.data import Pool, load_dataset
-from toolrec.llm import LLMConfig, OpenAIChat
+from toolrec.llm import LLM, LLMConfig, OpenAIChat
 from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.gate import Gate, keep_in_step
 from toolrec.llm.place import PLACE, Place, move_on
 from toolrec.llm.stores import ReplyStores
 from toolrec.parts import load_part
-from toolrec.records import Round, UserTask
+from toolrec.records import Completion, Message, Round, UserTask
 from toolrec.simulation.governor_actor import exchange_with
 from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
 from toolrec.simulation.metrics import TimedRetriever, llm_seconds
@@ -34,11 +34,15 @@ from toolrec.surrogate import Strategy, SurrogateConfig
 from toolrec.tools.base import Retriever, Tool
 from toolrec.tools.remote import ServedTools, ServeRetriever
 from toolrec.tools.retrieval import RetrievalTool
+from toolrec.turns import Turns, away
 
 log = logging.getLogger(__name__)
 
 MESSAGE_ROUNDS = 64
 """Rounds that go to the shared memory in one message at most."""
+
+USERS_AT_WORK = 64
+"""Users that one actor works on at once; the others wait for the LLM, or for their turn."""
 
 DEFAULT_STRATEGY = "toolrec.surrogate:Surrogate"
 DEFAULT_RANK_TOOL = "toolrec.tools.rank:RankTool"
@@ -87,7 +91,8 @@ class Simulation:
         self._in_step: asyncio.Task[None] | None = None
         self._users: set[asyncio.Task[Any]] = set()
         self._gate = Gate(limit=None, on_completion=llm_seconds(spec.run))
-        self._llm = spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate))
+        self._turns = Turns(USERS_AT_WORK)
+        self._llm = AwayLLM(spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate)))
         tools: dict[str, Tool] = {
             "retrieve": RetrievalTool(retriever=TimedRetriever(_retriever(spec), spec.run), pool=pool, config=spec.surrogate),
             "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
@@ -108,6 +113,10 @@ class Simulation:
         assert user is not None
         self._users.add(user)
         user.add_done_callback(self._users.discard)
+        async with self._turns.taken():
+            return await self._run(task, previous_rounds)
+
+    async def _run(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
         rounds = [decode_round(line) for line in previous_rounds]
         CALLER.set(Caller(max_failed_requests=self._spec.llm.user_max_failed_requests))
         PLACE.set(Place(user_id=task.user_id, attempt=task.attempt, round=len(rounds) + 1))
@@ -137,6 +146,20 @@ class Simulation:
                 missing = rounds[held:]  # a memory that began anew lacks the earlier ones
 
         return keep
+
+
+class AwayLLM:
+    """An LLM whose caller is away from its turn while it waits for the reply."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+
+    async def complete(
+        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, stop: Sequence[str] | None = None
+    ) -> Completion:
+        """As the LLM itself."""
+        async with away():
+            return await self._llm.complete(messages, tools=tools, stop=stop)
 
 
 def end_out_of_step(in_step: asyncio.Task[None]) -> None:
