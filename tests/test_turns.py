@@ -83,9 +83,8 @@ async def test_one_that_hangs_makes_room():
 async def test_an_error_gives_the_turn_back(error: type[BaseException]):
     turns = Turns(1)
     with pytest.raises(error):
-        async with turns.taken():
-            async with away():
-                raise error
+        async with turns.taken(), away():
+            raise error
     with pytest.raises(error):
         async with turns.taken():
             raise error
@@ -159,9 +158,8 @@ async def test_waiting_for_a_turn_is_not_held_against_a_user():
     turns = Turns(1, hold_s=60.0)
 
     async def work() -> float:
-        async with deadline(0.02) as left:
-            async with turns.taken():
-                pass
+        async with deadline(0.02) as left, turns.taken():
+            pass
         return left.uncounted_s
 
     async with turns.taken():
