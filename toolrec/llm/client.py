@@ -19,7 +19,8 @@ import openai
 from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.config import LLMConfig
-from toolrec.llm.gate import KEEP_ALIVE_S, Gate, Health
+from toolrec.llm.connections import Connections
+from toolrec.llm.gate import Gate, Health
 from toolrec.llm.rate_headers import read_exhausted_s
 from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask, without_secrets
 from toolrec.llm.replies import UnusableReplyError, cut_at, read_completion, read_usage
@@ -33,10 +34,6 @@ from toolrec.llm.retry import (
     read_retry_after,
 )
 from toolrec.records import Completion, Message, Usage
-
-CONNECT_TIMEOUT_S = 30.0
-
-MAX_REPLY_BYTES = 8_000_000
 
 CHAT_PATH = "/chat/completions"
 MODELS_PATH = "/models"
@@ -80,28 +77,6 @@ class _Call:
         return self.total_timeout_s - self.spent_s
 
 
-class _BoundedClient(openai.DefaultAioHttpClient):
-    """Reads answers up to `MAX_REPLY_BYTES`: a few kilobytes can unpack to what fills the memory and holds all users up.
-
-    Raises:
-        UnusableReplyError: the answer is larger.
-    """
-
-    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
-        response = await super().send(request, **{**how, "stream": True})
-        content = bytearray()
-        try:
-            async for part in response.aiter_bytes():
-                content += part
-                if len(content) > MAX_REPLY_BYTES:
-                    raise UnusableReplyError(f"the answer is larger than {MAX_REPLY_BYTES / 1e6:g} MB")
-        finally:
-            await response.aclose()
-        headers = httpx2.Headers(response.headers)
-        headers.pop("content-encoding", None)
-        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=request)
-
-
 class OpenAIChat:
     """An LLM behind an OpenAI-like endpoint; one per event loop.
 
@@ -128,17 +103,13 @@ class OpenAIChat:
         self._kept_secrets = self._secrets if config.has_key else ()
         self._token_limit = TOKEN_LIMITS[1] if config.is_openai else TOKEN_LIMITS[0]
         self._retrying = build_retrying(config)
-        timeout = httpx2.Timeout(config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S), pool=None)
-        limits = httpx2.Limits(
-            max_connections=config.concurrency, max_keepalive_connections=config.concurrency, keepalive_expiry=KEEP_ALIVE_S
-        )
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=key,
             max_retries=0,
-            timeout=timeout,
+            timeout=config.timeout_s,
             default_headers=None if config.is_openai else _NOT_AT_HOME,
-            http_client=_BoundedClient(limits=limits, timeout=timeout, trust_env=not config.is_local),
+            http_client=Connections(limit=config.concurrency, timeout_s=config.timeout_s, trust_env=not config.is_local),
         )
 
     def __repr__(self) -> str:
