@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from toolrec import garbage
 from toolrec.tools.local import lists_together
 from toolrec.tools.remote import ToolList
 
@@ -54,6 +55,7 @@ class RetrievalReplica:
         self._description = description
         self._score_together.set_max_batch_size(max_batch_size)  # type: ignore[attr-defined]
         self._score_together.set_batch_wait_timeout_s(batch_wait_timeout_s)  # type: ignore[attr-defined]
+        garbage.settle()
 
     async def retrieve(self, history: list[int], k: int, mask_seen: bool = True) -> ToolList:
         """The k best items for a history of item indexes, oldest first; seen items are left out when `mask_seen`."""

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from toolrec import garbage
 from toolrec.coalesce import Coalescer
 from toolrec.connect import free_port
 from toolrec.data import Pool, load_dataset
@@ -99,6 +100,7 @@ class Simulation:
         }
         strategy = load_part("strategy", spec.strategy)
         self._strategy: Strategy = strategy(config=spec.surrogate, pool=pool, llm=self._llm, tools=tools)
+        garbage.settle()
 
     async def ready(self) -> bool:
         """Answers once the actor is up, and takes its part in the run's flow from then on."""
