@@ -1,4 +1,4 @@
-"""The actors that simulate users, and the embedded endpoint on each node."""
+"""The actors that simulate users."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from ray.actor import ActorHandle
 
 from toolrec import garbage
 from toolrec.coalesce import Coalescer
-from toolrec.connect import free_port
 from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLM, LLMConfig, OpenAIChat
 from toolrec.llm.caller import CALLER, Caller
-from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.gate import Gate, keep_in_step
 from toolrec.llm.place import PLACE, Place, move_on
 from toolrec.llm.stores import ReplyStores
@@ -199,17 +197,4 @@ def _retriever(spec: SimulationSpec) -> Retriever:
     return LocalRetriever(members, mask_seen=spec.surrogate.mask_seen)
 
 
-class EmbeddedEndpoint:
-    """The embedded rules behind HTTP on this node's loopback address."""
-
-    def __init__(self, port: int, options: EmbeddedOptions) -> None:
-        self._server = run_in_thread(options, port=port)
-
-    async def base_url(self) -> str:
-        """Where it answers, with `/v1`."""
-        return self._server.base_url
-
-
 SimulationActor: Any = ray.remote(num_cpus=0.2, max_concurrency=20_000)(Simulation)
-EmbeddedEndpointActor: Any = ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)(EmbeddedEndpoint)
-free_port_task: Any = ray.remote(num_cpus=0)(free_port)

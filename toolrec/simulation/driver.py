@@ -32,7 +32,8 @@ from toolrec.llm.budget import Budget
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings
 from toolrec.records import FINISHED, Trace, UserTask
-from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, SimulationSpec, free_port_task
+from toolrec.simulation.actors import SimulationActor, SimulationSpec
+from toolrec.simulation.endpoint_actor import EmbeddedEndpointActor, free_port_task
 from toolrec.simulation.failures import Failure, ending_of
 from toolrec.simulation.flow_watch import LEAVING_S, FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
