@@ -41,7 +41,7 @@ from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
-from toolrec.tools.remote import LOST_TOOL
+from toolrec.tools.remote import is_lost_tool
 
 log = logging.getLogger(__name__)
 
@@ -399,9 +399,9 @@ class Driver:
                 if isinstance(error.cause, (RecordingError, StorageError)):
                     raise error.cause from None  # every user would meet it
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
-                is_lost_tool = isinstance(error, LOST_TOOL)
-                if not is_lost_tool or is_last:
-                    return _void(now, "tool_lost" if is_lost_tool else "internal_error", _said(error), started_s)
+                is_lost = is_lost_tool(error)
+                if not is_lost or is_last:
+                    return _void(now, "tool_lost" if is_lost else "internal_error", _said(error), started_s)
                 self._goes_on(now, "tool_lost", _said(error))
                 await asyncio.sleep(TOOL_WAIT_S)
             except LOST_ACTOR as error:

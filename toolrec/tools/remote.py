@@ -6,24 +6,23 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
 
 from toolrec.coalesce import Coalescer
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.records import RankedItem
 
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+# Serve takes a second to import, and a run whose tools are local never calls it: it is loaded where it is used.
+
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-
-LOST_TOOL = (RayActorError, RayServeException)
-"""What a call brings whose replica dies under it, or for which Serve has none at the moment."""
 
 LOST_WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 """Seconds before a lost call is made again, each in turn: two minutes, in which Serve brings up another replica."""
@@ -56,6 +55,9 @@ def describe_application(app_name: str) -> ServedTools:
     Raises:
         ConfigError: no application of that name runs, or it is not one of ours.
     """
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
     try:
         handle = serve.get_deployment_handle(BACKBONE_DEPLOYMENT, app_name)
         said: dict[str, Any] = handle.describe.remote().result(timeout_s=60)
@@ -77,6 +79,8 @@ class ServeRetriever:
     """Calls one deployment for each attribute, by handle; what users ask of it at the same time travels together."""
 
     def __init__(self, tools: ServedTools, *, mask_seen: bool) -> None:
+        from ray import serve
+
         self.attributes = tuple(name for name in tools.deployments if name != PLAIN_BACKBONE)
         self._mask_seen = mask_seen
         self._lists = {
@@ -106,6 +110,13 @@ class ServeRetriever:
         return ask
 
 
+def is_lost_tool(error: BaseException) -> bool:
+    """Whether a call's replica died under it, or Serve has none for it at the moment."""
+    from ray.serve.exceptions import RayServeException
+
+    return isinstance(error, (RayActorError, RayServeException))
+
+
 async def patiently(ask: Callable[[], Awaitable[Answer]], *, waits_s: Sequence[float] = LOST_WAITS_S) -> Answer:
     """The answer of `ask`, which is asked again when its replica was lost.
 
@@ -116,7 +127,9 @@ async def patiently(ask: Callable[[], Awaitable[Answer]], *, waits_s: Sequence[f
     for wait_s in waits_s:
         try:
             return await ask()
-        except LOST_TOOL as error:
+        except Exception as error:
+            if not is_lost_tool(error):
+                raise
             log.warning("a tool's replica was lost (%s); asked again in %g s", type(error).__name__, wait_s)
         await asyncio.sleep(wait_s)
     return await ask()
