@@ -59,6 +59,39 @@ async def test_what_comes_while_one_batch_is_under_way_makes_the_next():
     assert receiver.batches == [[1], [2, 3, 4]]
 
 
+async def test_a_request_waits_for_company_as_long_as_it_may():
+    receiver = Receiver()
+    ask = Coalescer(receiver, max_batch=100, gather_s=lambda: 0.05)
+    first = asyncio.create_task(ask(1))
+    await asyncio.sleep(0.01)
+    assert await asyncio.gather(first, ask(2)) == [2, 4]
+    assert receiver.batches == [[1, 2]]
+
+
+async def test_a_full_batch_waits_for_nobody():
+    receiver = Receiver()
+    ask = Coalescer(receiver, max_batch=2, gather_s=lambda: 60.0)
+    async with asyncio.timeout(5.0):
+        assert await asyncio.gather(ask(1), ask(2)) == [2, 4]
+
+
+async def test_those_who_waited_for_a_batch_under_way_have_waited_enough():
+    receiver = Receiver(is_open=False)
+    wait_s = [0.0]
+    ask = Coalescer(receiver, max_batch=100, gather_s=lambda: wait_s[0])
+    first = asyncio.create_task(ask(1))
+    await until(receiver, 1)
+    wait_s[0] = 0.02
+    second = asyncio.create_task(ask(2))
+    await asyncio.sleep(0.03)
+    assert receiver.batches == [[1]]
+    receiver.gate.set()
+    await first
+    began_s = asyncio.get_running_loop().time()
+    assert await second == 4
+    assert asyncio.get_running_loop().time() - began_s < 0.02
+
+
 async def test_full_batches_go_out_beside_one_another():
     receiver = Receiver(is_open=False)
     ask = Coalescer(receiver, max_batch=2)

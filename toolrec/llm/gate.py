@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Literal
 
@@ -93,8 +93,8 @@ class Request:
         self._gate.learn(self._size_bytes, usage)
         self._gate.totals.completed(usage)
         self._gate.leave("good", taken_s, owed_tokens=used - self._cost_tokens if used else 0.0)
-        if self._gate.on_completion is not None:
-            self._gate.on_completion(taken_s)
+        for tell in self._gate.on_completion:
+            tell(taken_s)
 
     def failed(self, kind: str, health: Health, usage: Usage = NO_USAGE) -> None:
         """None came; `kind` is counted, and `usage` where an answer without a reply was paid for."""
@@ -145,7 +145,7 @@ class Gate:
     Args:
         limit: requests in flight; None for none until the first allowance.
         clock: seconds from any fixed point.
-        on_completion: told of each completion's seconds, without those at the gate.
+        on_completion: who is told of each completion's seconds, without those at the gate.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Gate:
         *,
         limit: int | None,
         clock: Callable[[], float] = time.monotonic,
-        on_completion: Callable[[float], None] | None = None,
+        on_completion: Sequence[Callable[[float], None]] = (),
     ) -> None:
         self.clock = clock
         self.on_completion = on_completion

@@ -85,15 +85,18 @@ class Simulation:
 
     def __init__(self, spec: SimulationSpec, pool: Pool, memory: ActorHandle, governor: ActorHandle) -> None:
         self._spec = spec
-        self._record = Coalescer(_recorder(memory), max_batch=MESSAGE_ROUNDS)
+        gathering = Gathering()
+        self._record = Coalescer(_recorder(memory), max_batch=MESSAGE_ROUNDS, gather_s=gathering)
         self._governor = governor
         self._in_step: asyncio.Task[None] | None = None
         self._users: set[asyncio.Task[Any]] = set()
-        self._gate = Gate(limit=None, on_completion=llm_seconds(spec.run))
+        self._gate = Gate(limit=None, on_completion=[llm_seconds(spec.run), gathering.took])
         self._turns = Turns(USERS_AT_WORK)
         self._llm = AwayLLM(spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate)))
         tools: dict[str, Tool] = {
-            "retrieve": RetrievalTool(retriever=TimedRetriever(_retriever(spec), spec.run), pool=pool, config=spec.surrogate),
+            "retrieve": RetrievalTool(
+                retriever=TimedRetriever(_retriever(spec, gathering), spec.run), pool=pool, config=spec.surrogate
+            ),
             "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
         }
         strategy = load_part("strategy", spec.strategy)
@@ -148,6 +151,25 @@ class Simulation:
         return keep
 
 
+class Gathering:
+    """How long messages to other actors may wait for company: a hundredth of what an LLM call takes, which nobody notices."""
+
+    SHARE = 0.01
+    LONGEST_S = 0.05
+    LEARNING_RATE = 0.05
+
+    def __init__(self) -> None:
+        self._call_s = 0.0
+
+    def took(self, call_s: float) -> None:
+        """An LLM call took so long."""
+        self._call_s += self.LEARNING_RATE * (call_s - self._call_s)
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return min(self.SHARE * self._call_s, self.LONGEST_S)
+
+
 class AwayLLM:
     """An LLM whose caller is away from its turn while it waits for the reply."""
 
@@ -180,9 +202,9 @@ def _recorder(memory: ActorHandle) -> Callable[[Sequence[HeldRound]], Awaitable[
     return record
 
 
-def _retriever(spec: SimulationSpec) -> Retriever:
+def _retriever(spec: SimulationSpec, gathering: Gathering) -> Retriever:
     if isinstance(spec.tools, ServedTools):
-        return ServeRetriever(spec.tools, mask_seen=spec.surrogate.mask_seen)
+        return ServeRetriever(spec.tools, mask_seen=spec.surrogate.mask_seen, gather_s=gathering)
     import torch
 
     from toolrec.recommenders import load_recommenders

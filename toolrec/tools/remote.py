@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.exceptions import RayActorError
 
-from toolrec.coalesce import Coalescer
+from toolrec.coalesce import Coalescer, at_once
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.records import RankedItem
@@ -76,15 +76,21 @@ def describe_application(app_name: str) -> ServedTools:
 
 
 class ServeRetriever:
-    """Calls one deployment for each attribute, by handle; what users ask of it at the same time travels together."""
+    """Calls one deployment for each attribute, by handle; what users ask of it at the same time travels together.
 
-    def __init__(self, tools: ServedTools, *, mask_seen: bool) -> None:
+    Args:
+        gather_s: gives the seconds that a request may wait for others to travel with.
+    """
+
+    def __init__(self, tools: ServedTools, *, mask_seen: bool, gather_s: Callable[[], float] = at_once) -> None:
         from ray import serve
 
         self.attributes = tuple(name for name in tools.deployments if name != PLAIN_BACKBONE)
         self._mask_seen = mask_seen
         self._lists = {
-            attribute: Coalescer(self._asker(serve.get_deployment_handle(deployment, tools.app_name)), max_batch=MESSAGE_LISTS)
+            attribute: Coalescer(
+                self._asker(serve.get_deployment_handle(deployment, tools.app_name)), max_batch=MESSAGE_LISTS, gather_s=gather_s
+            )
             for attribute, deployment in tools.deployments.items()
         }
 
