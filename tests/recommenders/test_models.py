@@ -9,6 +9,7 @@ import torch
 from toolrec.errors import ConfigError
 from toolrec.recommenders import TransformerConfig
 from toolrec.recommenders.attribute import AttributeEncoderModel
+from toolrec.recommenders.backbone import in_groups
 from toolrec.recommenders.trainees import new_backbone
 from toolrec.recommenders.validation import pad_last
 from toolrec.recommenders.values import number_values
@@ -103,3 +104,28 @@ def test_padding_has_no_embedding(model):
 def test_impossible_shapes_are_refused(fields):
     with pytest.raises(ConfigError):
         TransformerConfig(**{"width": 8, "num_heads": 2, **fields})
+
+
+def test_histories_of_about_the_same_length_go_together():
+    lengths = [9, 1, 50, 10, 2, 12, 48, 11, 30]
+    groups: list[list[int]] = []
+
+    def states_of(group, rows):
+        groups.append([len(history) for history in group])
+        assert [lengths[row] for row in rows] == groups[-1]
+        return torch.tensor([[float(len(history))] for history in group], dtype=torch.float64)
+
+    state_BD = in_groups([np.ones(length, dtype=np.int64) for length in lengths], states_of)
+    assert groups == [[1, 2], [9, 10, 11, 12], [30], [48, 50]]
+    assert state_BD[:, 0].tolist() == lengths
+
+
+def test_a_group_has_a_bound():
+    sizes = []
+
+    def states_of(group, rows):
+        sizes.append(len(group))
+        return torch.zeros(len(group), 1)
+
+    in_groups([np.ones(5, dtype=np.int64)] * 20, states_of)
+    assert sizes == [8, 8, 4]

@@ -13,12 +13,14 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolrec.recommenders.backbone import Backbone, StateRecommender
+from toolrec.recommenders.backbone import Backbone, StateRecommender, in_groups
 from toolrec.recommenders.config import TransformerConfig
 from toolrec.recommenders.dropout import dropout
 from toolrec.recommenders.transformer import Transformer
@@ -90,6 +92,11 @@ class AttributeRecommender(StateRecommender):
         )
 
     @torch.inference_mode()
-    def last_state(self, history_L: np.ndarray) -> Tensor:
-        """The encoder's state of a history, over the backbone's."""
-        return self.model.last(*self.backbone.query(history_L), self.backbone.last_state(history_L), self.value_IS)
+    def states(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """The encoder's states of histories, over the backbone's."""
+        backbone_BD = self.backbone.states(histories)
+
+        def of_group(group: Sequence[np.ndarray], rows: Sequence[int]) -> Tensor:
+            return self.model.last(*self.backbone.queries(group), backbone_BD[list(rows)], self.value_IS)
+
+        return in_groups(histories, of_group)
