@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,12 @@ def test_a_round_comes_back_as_it_was_in_one_line(done: Round):
     line = encode_round(done)
     assert b"\n" not in line
     assert decode_round(line) == done
+
+
+def test_a_round_of_before_a_field_was_added_to_the_usage_is_read():
+    line = json.loads(encode_round(a_round(3)))
+    line["usage"]["decide"].pop()
+    assert decode_round(json.dumps(line).encode()) == a_round(3)
 
 
 def test_what_no_encoding_can_hold_comes_back_too():
