@@ -48,9 +48,7 @@ REPLY = replace(
     usage=Usage(num_calls=1, num_attempts=2, prompt_tokens=90, cached_tokens=50, completion_tokens=10),
     reasoning="because",
 )
-STORED = Usage(
-    num_calls=1, num_stored_replies=1, saved_prompt_tokens=90, saved_completion_tokens=10, saved_cached_tokens=50
-)
+STORED = Usage(num_calls=1, num_stored_replies=1, saved_prompt_tokens=90, saved_completion_tokens=10, saved_cached_tokens=50)
 FROM_STORE = replace(REPLY, usage=STORED)
 
 

@@ -18,15 +18,18 @@ from support import Evaluate, same, start_cli, summary_of
 
 from toolrec.connect import free_port
 from toolrec.data import Dataset
+from toolrec.errors import StorageError
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.records import UserTask
+from toolrec.records import Round, Usage, UserTask
 from toolrec.simulation import driver
 from toolrec.simulation.actors import LocalTools, SimulationSpec
+from toolrec.simulation.budget import spent_so_far
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.live import RunWatch
-from toolrec.simulation.run_folder import RunFolder, read_users
+from toolrec.simulation.round_codec import encode_round
+from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
 from toolrec.surrogate import SurrogateConfig
 
 
@@ -86,11 +89,18 @@ def test_resuming_with_other_settings_is_refused(evaluate: Evaluate, everyone: P
     assert "surrogate.rounds was 7, now 3" in capsys.readouterr().err
 
 
-def test_resuming_a_finished_run_only_makes_the_figures_again(evaluate: Evaluate):
+def test_resuming_a_finished_run_makes_the_figures_again_and_takes_in_what_a_kill_left(evaluate: Evaluate):
     run = evaluate("--users", "10", "--tools", "local")
     before = summary_of(run)
+    # A driver that was killed between its last block and the end.
+    left, usage = run / "in_flight.jsonl", {"decide": Usage(num_calls=1, num_attempts=1, prompt_tokens=1_000_000)}
+    lost = Round(number=1, thought="", call=None, observation=None, messages=(), usage=usage, counts={}, duration_s=0.1)
+    left.write_bytes(b"[%d,9,%b]\n" % (read_users(run)["user_index"][0], encode_round(lost)))
     evaluate("--users", "10", "--tools", "local", "--resume", run_folder=run)
     assert summary_of(run)["surrogate"] == before["surrogate"]
+    assert not left.exists()
+    assert spent_so_far(run).prompt_tokens == before["tokens"]["total"]["prompt_tokens"] + 1_000_000
+    assert sum(entry["prompt_tokens"] == 1_000_000 for entry in read_spend(run)) == 1
 
 
 def test_one_failing_user_stops_no_other(
@@ -118,6 +128,47 @@ def test_one_failing_user_stops_no_other(
     assert users.loc[8, "ended_by"] == "cancelled"
     assert "IndexError" in users.loc[8, "error"]
     assert (users.drop(index=8)["ended_by"] == "finish").all()
+
+
+def test_a_shared_memory_that_cannot_use_its_file_says_so_at_the_start_and_in_the_middle(
+    demo: Dataset, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, local_ray: None, tmp_path: Path
+):
+    spec = SimulationSpec(
+        surrogate=SurrogateConfig(),
+        llm=LLMConfig(base_url=slow_llm.base_url, model=MODEL_NAME),
+        tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
+    )
+    config = SimulationConfig(concurrency=4, num_actors=1, block_users=2)
+    tasks = [
+        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 101)
+    ]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="the rounds in flight cannot be kept") as caught:
+        Crew(spec, demo.pool, config, embedded=None, rounds_path=tmp_path / "file" / "in_flight.jsonl")
+    assert str(tmp_path / "file") in str(caught.value) and "Traceback" not in str(caught.value)
+
+    folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
+    crew = Crew(spec, demo.pool, config, embedded=None, rounds_path=folder.rounds_in_flight)
+
+    async def go() -> None:
+        driving = asyncio.create_task(Driver(crew, folder, config, RunWatch(num_users=len(tasks))).run(tasks))
+        while not driving.done() and not (folder.path / "users").exists():
+            await asyncio.sleep(0.05)
+        folder.rounds_in_flight.unlink()
+        folder.rounds_in_flight.mkdir()
+        ray.kill(crew.memory, no_restart=False)
+        async with asyncio.timeout(60):
+            await driving
+
+    try:
+        with pytest.raises(BaseExceptionGroup) as group:
+            asyncio.run(go())
+    finally:
+        crew.stop()
+        folder.close()
+    ours = group.value.subgroup(StorageError)
+    assert ours is not None and "Is a directory" in repr(ours) and "Traceback" not in repr(ours)
+    assert 0 < len(read_users(folder.path)) < 100
 
 
 def test_an_endpoint_whose_port_another_took_gets_the_next_one(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch):

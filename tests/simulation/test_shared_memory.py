@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toolrec.errors import StorageError
 from toolrec.records import Observation, RankedItem, Round, ToolCall, Usage
 from toolrec.simulation import memory_actor
-from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
+from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round, spend_in_flight
 from toolrec.simulation.round_codec import decode_round, encode_round
 
 RETRIEVE = ToolCall(name="retrieve", attribute="genre", k=5)
@@ -140,6 +140,19 @@ async def test_a_full_disk_leaves_what_is_held_in_the_process(tmp_path: Path, mo
     assert "no longer written" in caplog.text
     assert await memory.record(sent(2, 1, 2)) == [2]
     assert await numbers_of(memory, 2, 2) == [1, 2]
+
+
+async def test_a_memory_whose_file_cannot_be_used_says_so_at_every_call(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "folder", tmp_path / "file" / "rounds.jsonl"):
+        memory = SharedMemory(str(path))
+        for call in (memory.ready(), memory.begin(1, 2), memory.record(sent(1, 1, 1)), memory.drain_spend()):
+            with pytest.raises(StorageError, match="the rounds in flight cannot be kept") as caught:
+                await call
+            assert str(path) in str(caught.value)
+    with pytest.raises(StorageError, match="Is a directory"):
+        spend_in_flight(tmp_path / "folder")
 
 
 async def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path):

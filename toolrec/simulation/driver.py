@@ -38,6 +38,7 @@ from toolrec.simulation.flow_watch import LEAVING_S, FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
+from toolrec.simulation.memory_link import MemoryLink, cause_of
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
 from toolrec.tools.remote import LOST_TOOL
@@ -132,6 +133,7 @@ class Crew:
         self._specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
         starting = [(self._simulation_on(node), node) for node in places]
         self._node_of = {self._started(actor, node): node for actor, node in starting}
+        _await_start(self.memory.ready.remote(), "the shared memory")
         self._in_flight = dict.fromkeys(self._node_of, 0)
         self._replacing: set[asyncio.Task[None]] = set()
         self.on_loss: Callable[[Failure], None] | None = None
@@ -270,6 +272,8 @@ class Driver:
         self._held: list[tuple[Row, list[Row]]] = []
         self._got_through = False
         self._writing = asyncio.Lock()
+        self._over = asyncio.Event()
+        self._memory = MemoryLink(crew.memory, folder, self._over)
 
     async def run(self, tasks: Iterable[UserTask]) -> None:
         """Simulates all users of `tasks`.
@@ -279,16 +283,15 @@ class Driver:
             RunStoppedError: the LLM endpoint fails for one user after the other; they are not committed, so that a
                 resumed run simulates them; or it is down, or fails too often.
         """
-        over = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write_regularly(over))
+                group.create_task(self._write_regularly())
                 if self._flow is not None:
-                    group.create_task(self._flow.run(over))
+                    group.create_task(self._flow.run(self._over))
                 try:
                     await self._stream(tasks)
                 finally:
-                    over.set()
+                    self._over.set()
             if self._held and not self._got_through:
                 raise _stopped(self._held)
             self._rows += self._held
@@ -308,30 +311,22 @@ class Driver:
         if users:
             await asyncio.to_thread(self._folder.commit, users, [row for _, round_rows in rows for row in round_rows])
             del self._rows[: len(rows)]
-        self._folder.journal(await self._crew.memory.drain_spend.remote())
+        await self._memory.journal_spend()
         if users:
-            await self._crew.memory.forget.remote([row["user_index"] for row in users])
+            await self._memory.forget([row["user_index"] for row in users])
 
     async def rest(self) -> None:
         """Ends users that a stop or an error left under way: from then on nothing more is spent."""
         await self._crew.rest()
 
     async def journal_spend(self) -> None:
-        """Journals the rounds that have ended since the last block.
+        """Journals the rounds that have ended since the last block; the run is over."""
+        self._over.set()
+        await self._memory.journal_spend()
 
-        What a resumed run's memory tells again is then the same entry as here, and not spent twice.
-        """
-        try:
-            async with asyncio.timeout(LEAVING_S):
-                entries = await self._crew.memory.drain_spend.remote()
-        except (RayError, TimeoutError) as error:
-            log.warning("the shared memory says nothing any more (%s)", type(error).__name__)
-        else:
-            self._folder.journal(entries)
-
-    async def _write_regularly(self, over: asyncio.Event) -> None:
+    async def _write_regularly(self) -> None:
         last_s = time.monotonic()
-        while not over.is_set():
+        while not self._over.is_set():
             await asyncio.sleep(0.1)
             due = time.monotonic() - last_s >= self._config.block_interval_s
             if due or len(self._rows) >= self._config.block_users:
@@ -389,14 +384,14 @@ class Driver:
     async def _attempts(self, task: UserTask) -> tuple[Row, list[Row]]:
         started_s = time.time()
         for attempt in itertools.count(task.attempt):
-            previous = await self._crew.memory.begin.remote(task.user_index, attempt) if attempt > 1 else []
+            previous = await self._memory.begin(task.user_index, attempt) if attempt > 1 else []
             now = replace(task, attempt=attempt)
             is_last = attempt - task.attempt + 1 >= self._config.max_attempts
             try:
                 return await self._crew.run_user(now, previous)
             except RayTaskError as error:
-                if isinstance(error.cause, (RecordingError, StorageError)):
-                    raise error.cause from None  # every user would meet it
+                if isinstance(cause := cause_of(error), (RecordingError, StorageError)):
+                    raise cause from None  # every user would meet it
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
                 is_lost_tool = isinstance(error, LOST_TOOL)
                 if not is_lost_tool or is_last:
@@ -468,7 +463,7 @@ def _await_start(ref: Any, what: str) -> Any:
     """The result of an actor's first call.
 
     Raises:
-        ToolRecError: an actor cannot be made, or finds no place.
+        ToolRecError: an actor cannot be made, or finds no place; or what it says itself.
     """
     _, waiting = ray.wait([ref], timeout=ACTOR_WAIT_S)
     if waiting:
@@ -478,6 +473,8 @@ def _await_start(ref: Any, what: str) -> Any:
     try:
         return ray.get(ref)
     except (*LOST_ACTOR, RayTaskError) as error:
+        if isinstance(error, RayTaskError) and isinstance(cause := cause_of(error), ToolRecError):
+            raise cause from None
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ToolRecError(f"{what} could not be made: {lines[-1] if lines else error}") from error
 

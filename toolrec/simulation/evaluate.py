@@ -121,6 +121,7 @@ def simulate(config: EvaluationConfig) -> tuple[Dataset, dict[str, Any]]:
     try:
         with _recorded(config, header), Stopping() as stopping:
             _simulate(config, dataset, folder, parts, stopping)
+            folder.forget_in_flight()
     except BaseException as error:
         folder.discard_if_untouched()
         if isinstance(error, KeyboardInterrupt):
@@ -295,10 +296,10 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     users = read_users(config.run)
     done = set(users["user_index"].tolist())
     waiting = [user_index for user_index in parts.user_indexes if user_index not in done]
+    budget = replace(parts.budget, spent=spent_before(folder))
     if not waiting:
         stage("every user is simulated already")
         return
-    budget = replace(parts.budget, spent=spent_before(folder))
     if budget.affordable(Usage()) == 0:
         raise budget_stop(budget, Usage())
     size = replace(parts.size, budget=budget)
@@ -334,7 +335,6 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         watch = stack.enter_context(_watching(config, parts, users, budget, flow))
         flow.listeners.append(BudgetWatch(budget))
         _unwrapped(lambda: stopping.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder, budget.spent)))
-    folder.forget_in_flight()
 
 
 @contextlib.contextmanager
