@@ -21,8 +21,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from toolrec.data import Pool
 from toolrec.errors import (
     ConfigError,
-    ContextTooLongError,
-    MessagesRefusedError,
     RecordingError,
     RunStoppedError,
     StorageError,
@@ -36,6 +34,7 @@ from toolrec.simulation.actors import EmbeddedEndpointActor, SimulationActor, Si
 from toolrec.simulation.failures import Failure, ending_of
 from toolrec.simulation.flow_watch import LEAVING_S, FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
+from toolrec.simulation.held_users import HeldUsers, TraceRows
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
 from toolrec.simulation.memory_link import MemoryLink, cause_of
@@ -56,9 +55,6 @@ START_TRIES = 3
 
 TOOL_WAIT_S = 2.0
 """How long a user waits before its next attempt after a tool was lost and did not come back in time."""
-
-OUTAGE_USERS = 20
-"""Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +171,7 @@ class Crew:
         self._endpoints.append(endpoint)
         return replace(spec, llm=replace(spec.llm, base_url=base_url))
 
-    async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
+    async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> TraceRows:
         """Runs a user on the least busy actor.
 
         Raises:
@@ -184,7 +180,7 @@ class Crew:
         actor = await self._least_busy()
         self._in_flight[actor] += 1
         try:
-            rows: tuple[Row, list[Row]] = await actor.run_user.remote(task, previous_rounds)
+            rows: TraceRows = await actor.run_user.remote(task, previous_rounds)
             return rows
         except LOST_ACTOR as error:
             # An error that the actor itself reports (a tool's replica is gone) says that the actor is well.
@@ -260,17 +256,26 @@ class Crew:
 
 
 class Driver:
-    """Runs users to their end, whatever happens to one of them, and commits their rows in blocks."""
+    """Runs users to their end, whatever happens to one of them, and commits their rows in blocks.
+
+    `is_endpoint_proven`: see `HeldUsers`.
+    """
 
     def __init__(
-        self, crew: Crew, folder: RunFolder, config: SimulationConfig, watch: RunWatch, flow: FlowWatch | None = None
+        self,
+        crew: Crew,
+        folder: RunFolder,
+        config: SimulationConfig,
+        watch: RunWatch,
+        flow: FlowWatch | None = None,
+        *,
+        is_endpoint_proven: bool = False,
     ) -> None:
         self._crew, self._folder, self._config, self._watch = crew, folder, config, watch
         self._flow = flow
         crew.on_loss = watch.failed
-        self._rows: list[tuple[Row, list[Row]]] = []
-        self._held: list[tuple[Row, list[Row]]] = []
-        self._got_through = False
+        self._rows: list[TraceRows] = []
+        self._held = HeldUsers(config.concurrency, is_endpoint_proven=is_endpoint_proven)
         self._writing = asyncio.Lock()
         self._over = asyncio.Event()
         self._memory = MemoryLink(crew.memory, folder, self._over)
@@ -292,9 +297,7 @@ class Driver:
                     await self._stream(tasks)
                 finally:
                     self._over.set()
-            if self._held and not self._got_through:
-                raise _stopped(self._held)
-            self._rows += self._held
+            self._rows += self._held.take_rest()
         finally:  # also after Ctrl-C: what is finished is kept
             await self.flush()
 
@@ -347,17 +350,8 @@ class Driver:
         finally:
             self._watch.user_left()
             window.release()
-        ended_by = rows[0]["ended_by"]
         self._ended(rows[0])
-        if ended_by == "llm_failure" and not _is_of_the_user(rows[0]):
-            # One user after the other and none between that got through: it is the endpoint. They wait for its return.
-            self._held.append(rows)
-            if len(self._held) >= max(self._config.concurrency, OUTAGE_USERS):
-                raise _stopped(self._held)
-        else:
-            self._got_through = True
-            self._rows += [*self._held, rows]
-            self._held = []
+        self._rows += self._held.take(rows)
 
     def _ended(self, row: Row) -> None:
         kind = ending_of(row["ended_by"], row["counts"])
@@ -381,7 +375,7 @@ class Driver:
             Failure(kind=kind, reason=reason, user_id=task.user_id, user_index=task.user_index, attempt=task.attempt)
         )
 
-    async def _attempts(self, task: UserTask) -> tuple[Row, list[Row]]:
+    async def _attempts(self, task: UserTask) -> TraceRows:
         started_s = time.time()
         for attempt in itertools.count(task.attempt):
             previous = await self._memory.begin(task.user_index, attempt) if attempt > 1 else []
@@ -410,11 +404,6 @@ def _is_killed(error: BaseException | None) -> bool:
     return isinstance(error, LOST_ACTOR) and not getattr(error, "actor_init_failed", False)
 
 
-def _is_of_the_user(row: Row) -> bool:
-    """Whether the endpoint, which works, has refused this user's messages for good: no resumed run would get further."""
-    return str(row["error"]).startswith((MessagesRefusedError.__name__, ContextTooLongError.__name__))
-
-
 async def _to_the_end(work: Awaitable[None]) -> None:
     """Awaits `work` even through a cancellation, which is passed on afterwards."""
     task = asyncio.ensure_future(work)
@@ -425,19 +414,12 @@ async def _to_the_end(work: Awaitable[None]) -> None:
         raise
 
 
-def _stopped(held: list[tuple[Row, list[Row]]]) -> RunStoppedError:
-    return RunStoppedError(
-        f"the LLM endpoint failed for {len(held)} users in a row: {held[-1][0]['error']}",
-        hint="mend it and run the same command with --resume; these users are not counted yet",
-    )
-
-
 def _said(error: RayTaskError) -> str:
     cause = error.cause
     return f"{type(cause).__name__}: {cause}"[:500]
 
 
-def _void(task: UserTask, kind: str, error: str, started_s: float) -> tuple[Row, list[Row]]:
+def _void(task: UserTask, kind: str, error: str, started_s: float) -> TraceRows:
     """The rows of a user that came to nothing for a reason of ours: it stays in every figure, as a miss."""
     return trace_rows(
         Trace(
