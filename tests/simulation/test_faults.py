@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,49 @@ def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
     assert len(read_users(run)) == 60
     same(run, evaluate(*flags_for(slow_llm)))
     assert summary_of(run)["counts"]["users"] == 60
+
+
+@pytest.mark.timeout(600)
+def test_a_driver_killed_early_in_the_middle_and_near_the_end_pays_no_round_twice(
+    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, tmp_path: Path
+):
+    run, num_users = tmp_path / "run", 20
+    flags = [*flags_for(slow_llm), "--users", str(num_users), "--actors", "1", "--tools", "local"]
+    command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--run", str(run), *flags, "--resume"]
+    command += ["--address", ray.get_runtime_context().gcs_address]
+
+    def num_done() -> int:
+        return len(read_users(run)) if (run / "users").exists() else 0
+
+    def kill_when(condition: Callable[[], bool], *more: str) -> None:
+        process = start_cli(*command, *more)
+        deadline_s = time.monotonic() + 120
+        while not condition():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                process.kill()
+                raise AssertionError(process.communicate()[0])
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    held = run / "in_flight.jsonl"
+    kill_when(lambda: held.exists() and held.read_bytes().count(b'"number":2,') >= 3)
+    assert num_done() == 0
+    kill_when(lambda: num_done() >= 4)
+    middle = num_done()
+    kill_when(lambda: num_done() >= num_users - 5, "--concurrency", "2")  # slowly, so that the end does not come first
+    assert 0 < middle < num_done() < num_users
+    assert held.stat().st_size > 0
+
+    evaluate(*flags, "--resume", run_folder=run)
+    unbroken = evaluate(*flags)
+    same(run, unbroken)
+    assert not held.exists()
+    assert (read_users(run)["attempt"] >= 2).sum() > 0
+    assert spent_so_far(run) == spent_so_far(unbroken)
+    paid = [(entry["user_index"], entry["round"], entry["purpose"]) for entry in read_spend(run)]
+    assert len(set(paid)) == len(paid)
+    assert summary_of(run)["counts"] == summary_of(unbroken)["counts"]
 
 
 def test_ctrl_c_keeps_what_is_finished(

@@ -16,7 +16,7 @@ from toolrec.llm.config import LLMConfig
 from toolrec.records import Completion, Message, Usage
 
 PROTOCOLS = ("tools", "text")
-STOP = ("Observation",)
+STOP = ("\nObservation",)
 _ACTION = re.compile(r"Action\s*\d*\s*:\s*(Retrieve|Rank|Finish)\[[^\]\n]+\]", re.IGNORECASE)
 
 _HISTORY = """History (oldest first):
