@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -53,10 +53,12 @@ class FaultEndpoint:
         latency_s: seconds before a good reply.
         is_down: whether it refuses every connection's request by closing it, until `is_down` is set otherwise.
         most_in_flight: further requests at a time get 429; None for no limit.
+        refused: whether a user with such a history gets HTTP 400 for whatever it asks.
         most_bytes: longer requests are refused as too long for the context; None for no limit.
         headers: sent with every good reply.
 
     Attributes:
+        is_undecided: while set, those who would be refused get no answer at all.
         log: for each request that came (by its messages' hash), what became of it, in order.
         users: the same hashes by the user's history, as it stands in every prompt about that user.
         counts: how often each thing happened.
@@ -71,11 +73,13 @@ class FaultEndpoint:
         latency_s: float = 0.0,
         is_down: bool = False,
         most_in_flight: int | None = None,
+        refused: Callable[[str], bool] = lambda history: False,
         most_bytes: int | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
         self.share, self.seed, self.latency_s, self.is_down = share, seed, latency_s, is_down
         self.most_in_flight, self.most_bytes, self.headers = most_in_flight, most_bytes, headers or {}
+        self.refused, self.is_undecided = refused, False
         self.log: dict[str, list[str]] = defaultdict(list)
         self.users: dict[str, set[str]] = defaultdict(set)
         self.counts: Counter[str] = Counter()
@@ -169,14 +173,17 @@ class FaultEndpoint:
         if self.most_in_flight is not None and self.in_flight > self.most_in_flight:
             self.counts["429"] += 1
             return await _send(writer, 429, _error("too many at a time"))
+        if self.refused(history_of(body["messages"])):
+            self.counts["undecided" if self.is_undecided else "refused"] += 1
+            if self.is_undecided:
+                return await self._hang()
+            return await _send(writer, 400, _error("something in the messages is not allowed"))
         kind = self._choose(body["messages"])
         self.counts[kind] += 1
         if kind == "reset":
             return _reset(writer)
         if kind == "hang":
-            assert self._end is not None
-            await self._end.wait()
-            return False
+            return await self._hang()
         if kind[:3].isdigit():
             headers = {"retry-after": "0.05"} if "Retry-After" in kind else {}
             return await _send(writer, int(kind[:3]), _error("try again"), headers)
@@ -192,6 +199,11 @@ class FaultEndpoint:
             await _send(writer, 200, reply, cut=True, claims_all=True)
             return False
         return await _send(writer, 200, reply, self.headers)
+
+    async def _hang(self) -> bool:
+        assert self._end is not None
+        await self._end.wait()
+        return False
 
     def _choose(self, messages: list[dict[str, Any]]) -> str:
         key = hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()

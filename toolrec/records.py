@@ -31,8 +31,8 @@ class Usage:
     """Tokens and calls of the LLM. `num_attempts` counts HTTP requests, `num_calls` completed calls.
 
     `cached_tokens` are those of `prompt_tokens` that the endpoint had in its own cache. Of replies that were stored here
-    before, `num_stored_replies` of the calls, nothing is spent: `saved_prompt_tokens` and `saved_completion_tokens` are
-    what they had cost.
+    before, `num_stored_replies` of the calls, nothing is spent: `saved_prompt_tokens`, `saved_completion_tokens` and, of
+    the former, `saved_cached_tokens` are what they had cost.
     """
 
     num_calls: int = 0
@@ -43,6 +43,7 @@ class Usage:
     num_stored_replies: int = 0
     saved_prompt_tokens: int = 0
     saved_completion_tokens: int = 0
+    saved_cached_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -54,6 +55,7 @@ class Usage:
             num_stored_replies=self.num_stored_replies + other.num_stored_replies,
             saved_prompt_tokens=self.saved_prompt_tokens + other.saved_prompt_tokens,
             saved_completion_tokens=self.saved_completion_tokens + other.saved_completion_tokens,
+            saved_cached_tokens=self.saved_cached_tokens + other.saved_cached_tokens,
         )
 
 

@@ -38,10 +38,12 @@ def test_means_a_user_and_their_intervals():
 
 
 def test_stored_replies_count_at_what_they_had_cost():
-    stored = users({"decide": Usage(num_calls=2, num_stored_replies=2, saved_prompt_tokens=800, saved_completion_tokens=10)})
+    saved = {"saved_prompt_tokens": 800, "saved_cached_tokens": 300, "saved_completion_tokens": 10}
+    stored = users({"decide": Usage(num_calls=2, num_stored_replies=2, **saved)})
     bill = estimate_bill(stored, num_users=10, price=PRICE)
     means = {estimate.name: estimate.mean for estimate in bill.estimates}
-    assert means["prompt tokens"] == 800 and means[DOLLARS] == pytest.approx((800 * 2 + 10 * 4) / 1e6)
+    assert (means["prompt tokens"], means["of them cached"]) == (800, 300)
+    assert means[DOLLARS] == pytest.approx((500 * 2 + 300 * 1 + 10 * 4) / 1e6)
     assert bill.num_stored_replies == 2
 
 

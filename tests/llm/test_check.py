@@ -16,9 +16,9 @@ import requests
 from typer.testing import CliRunner, Result
 
 from toolrec.cli.llm import app
-from toolrec.errors import ConfigError, ToolRecError
+from toolrec.errors import ConfigError, LLMRefusedError, ToolRecError
 from toolrec.llm import LLMConfig
-from toolrec.llm.check import check_endpoint
+from toolrec.llm.check import check_endpoint, try_endpoint
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import LABEL, MODEL_NAME
 
@@ -103,6 +103,19 @@ async def test_endpoint_with_text_alone(serve: Any, quick: Any, steps: Any) -> N
     assert found["rows"]["model"].status == "note"
     assert "not honoured" in found["rows"]["stop texts"].detail
     assert found["usage"].prompt_tokens == 10
+
+
+async def test_the_one_call_before_a_run_has_its_form(serve: Any, quick: Any, steps: Any) -> None:
+    def step(body: dict[str, Any]) -> dict[str, Any]:
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        if "tools" in body:
+            return steps.error(400, "no tool calls here")
+        return steps.reply(ACTION) if body["stop"] == ["\nObservation"] else steps.error(400)
+
+    server = await serve(step)
+    await try_endpoint(quick(server.base_url), "text")
+    with pytest.raises(LLMRefusedError, match="--protocol text"):
+        await try_endpoint(quick(server.base_url), "tools")
 
 
 async def test_endpoint_that_refuses_parameters(serve: Any, quick: Any, steps: Any) -> None:

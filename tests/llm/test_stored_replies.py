@@ -48,7 +48,8 @@ REPLY = replace(
     usage=Usage(num_calls=1, num_attempts=2, prompt_tokens=90, cached_tokens=50, completion_tokens=10),
     reasoning="because",
 )
-FROM_STORE = replace(REPLY, usage=Usage(num_calls=1, num_stored_replies=1, saved_prompt_tokens=90, saved_completion_tokens=10))
+STORED = Usage(num_calls=1, num_stored_replies=1, saved_prompt_tokens=90, saved_completion_tokens=10, saved_cached_tokens=50)
+FROM_STORE = replace(REPLY, usage=STORED)
 
 
 def ask(store: ReplyStore, llm: ScriptedLLM | None, config: LLMConfig = CONFIG, **call: Any) -> Completion:
@@ -393,6 +394,12 @@ class TestRecording:
 def test_a_reply_from_the_cache_is_recorded_with_what_it_had_cost(tmp_path: Path):
     assert reply_to_json(FROM_STORE) == reply_to_json(REPLY)
     assert reply_from_json(json.loads(json.dumps(reply_to_json(REPLY)))) == FROM_STORE
+
+
+def test_a_reply_that_was_stored_without_its_cached_tokens_is_still_read():
+    kept = reply_to_json(REPLY)
+    del kept["cached_tokens"]
+    assert reply_from_json(kept) == replace(FROM_STORE, usage=replace(STORED, saved_cached_tokens=0))
 
 
 def test_the_key_does_not_depend_on_the_order_of_fields():

@@ -14,8 +14,9 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, NodeDiedErro
 from toolrec.errors import RunStoppedError, StorageError
 from toolrec.records import UserTask
 from toolrec.simulation import driver
-from toolrec.simulation.driver import OUTAGE_USERS, Crew, Driver, SimulationConfig
+from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.failures import FailureLog, read_failures
+from toolrec.simulation.held_users import OUTAGE_USERS
 from toolrec.simulation.live import RunWatch
 
 

@@ -8,25 +8,30 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import ray
+from fault_endpoint import FaultEndpoint
 from support import Evaluate, same, start_cli, summary_of
 
 from toolrec.connect import free_port
 from toolrec.data import Dataset
+from toolrec.errors import StorageError
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.records import UserTask
+from toolrec.records import Round, Usage, UserTask
 from toolrec.simulation import driver
 from toolrec.simulation.actors import LocalTools, SimulationSpec
+from toolrec.simulation.budget import spent_so_far
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.live import RunWatch
-from toolrec.simulation.run_folder import RunFolder, read_users
+from toolrec.simulation.round_codec import encode_round
+from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
 from toolrec.surrogate import SurrogateConfig
 
 
@@ -40,7 +45,7 @@ def wait_for_users(run: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def flags_for(llm: EmbeddedServer) -> list[str]:
+def flags_for(llm: EmbeddedServer | FaultEndpoint) -> list[str]:
     return ["--llm-url", llm.base_url, "--llm-model", MODEL_NAME, "--no-llm-check", "--users", "60", "--concurrency", "12"]
 
 
@@ -66,6 +71,65 @@ def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
     assert summary_of(run)["counts"]["users"] == 60
 
 
+@pytest.mark.timeout(600)
+def test_a_driver_killed_early_in_the_middle_and_near_the_end_pays_no_round_twice(
+    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, tmp_path: Path
+):
+    stuck: set[str] = set()
+
+    def is_stuck(history: str) -> bool:
+        if len(history) % 5:
+            return False
+        stuck.add(history)
+        return True
+
+    with FaultEndpoint(latency_s=0.25, refused=is_stuck) as endpoint:
+        endpoint.is_undecided = True  # some users never end, so that there is a moment near the end
+        kill_and_resume(evaluate, endpoint, stuck, tmp_path / "run", demo_folder, demo_recommenders)
+
+
+def kill_and_resume(
+    evaluate: Evaluate, endpoint: FaultEndpoint, stuck: set[str], run: Path, demo_folder: Path, demo_recommenders: Path
+) -> None:
+    num_users = 24
+    flags = [*flags_for(endpoint), "--users", str(num_users), "--actors", "1", "--tools", "local"]
+    command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--run", str(run), *flags, "--resume"]
+    command += ["--address", ray.get_runtime_context().gcs_address]
+
+    def num_done() -> int:
+        return len(read_users(run)) if (run / "users").exists() else 0
+
+    def kill_when(condition: Callable[[], bool]) -> None:
+        process = start_cli(*command)
+        deadline_s = time.monotonic() + 120
+        while not condition():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                process.kill()
+                raise AssertionError(process.communicate()[0])
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    held = run / "in_flight.jsonl"
+    kill_when(lambda: held.exists() and held.read_bytes().count(b'"number":1,') >= 3)
+    assert num_done() == 0
+    kill_when(lambda: num_done() >= 4)
+    middle = num_done()
+    kill_when(lambda: num_done() + len(stuck) == num_users)
+    assert 0 < middle < num_done() < num_users
+
+    endpoint.refused = lambda history: False
+    evaluate(*flags, "--resume", run_folder=run)
+    unbroken = evaluate(*flags)
+    same(run, unbroken)
+    assert not held.exists()
+    assert (read_users(run)["attempt"] >= 2).sum() > 0
+    assert spent_so_far(run) == spent_so_far(unbroken)
+    paid = [(entry["user_index"], entry["round"], entry["purpose"]) for entry in read_spend(run)]
+    assert len(set(paid)) == len(paid)
+    assert summary_of(run)["counts"] == summary_of(unbroken)["counts"]
+
+
 def test_ctrl_c_keeps_what_is_finished(
     demo_folder: Path, demo_recommenders: Path, local_ray: None, slow_llm: EmbeddedServer, tmp_path: Path
 ):
@@ -86,11 +150,18 @@ def test_resuming_with_other_settings_is_refused(evaluate: Evaluate, everyone: P
     assert "surrogate.rounds was 7, now 3" in capsys.readouterr().err
 
 
-def test_resuming_a_finished_run_only_makes_the_figures_again(evaluate: Evaluate):
+def test_resuming_a_finished_run_makes_the_figures_again_and_takes_in_what_a_kill_left(evaluate: Evaluate):
     run = evaluate("--users", "10", "--tools", "local")
     before = summary_of(run)
+    # A driver that was killed between its last block and the end.
+    left, usage = run / "in_flight.jsonl", {"decide": Usage(num_calls=1, num_attempts=1, prompt_tokens=1_000_000)}
+    lost = Round(number=1, thought="", call=None, observation=None, messages=(), usage=usage, counts={}, duration_s=0.1)
+    left.write_bytes(b"[%d,9,%b]\n" % (read_users(run)["user_index"][0], encode_round(lost)))
     evaluate("--users", "10", "--tools", "local", "--resume", run_folder=run)
     assert summary_of(run)["surrogate"] == before["surrogate"]
+    assert not left.exists()
+    assert spent_so_far(run).prompt_tokens == before["tokens"]["total"]["prompt_tokens"] + 1_000_000
+    assert sum(entry["prompt_tokens"] == 1_000_000 for entry in read_spend(run)) == 1
 
 
 def test_one_failing_user_stops_no_other(
@@ -118,6 +189,47 @@ def test_one_failing_user_stops_no_other(
     assert users.loc[8, "ended_by"] == "cancelled"
     assert "IndexError" in users.loc[8, "error"]
     assert (users.drop(index=8)["ended_by"] == "finish").all()
+
+
+def test_a_shared_memory_that_cannot_use_its_file_says_so_at_the_start_and_in_the_middle(
+    demo: Dataset, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, local_ray: None, tmp_path: Path
+):
+    spec = SimulationSpec(
+        surrogate=SurrogateConfig(),
+        llm=LLMConfig(base_url=slow_llm.base_url, model=MODEL_NAME),
+        tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
+    )
+    config = SimulationConfig(concurrency=4, num_actors=1, block_users=2)
+    tasks = [
+        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 101)
+    ]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="the rounds in flight cannot be kept") as caught:
+        Crew(spec, demo.pool, config, embedded=None, rounds_path=tmp_path / "file" / "in_flight.jsonl")
+    assert str(tmp_path / "file") in str(caught.value) and "Traceback" not in str(caught.value)
+
+    folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
+    crew = Crew(spec, demo.pool, config, embedded=None, rounds_path=folder.rounds_in_flight)
+
+    async def go() -> None:
+        driving = asyncio.create_task(Driver(crew, folder, config, RunWatch(num_users=len(tasks))).run(tasks))
+        while not driving.done() and not (folder.path / "users").exists():
+            await asyncio.sleep(0.05)
+        folder.rounds_in_flight.unlink()
+        folder.rounds_in_flight.mkdir()
+        ray.kill(crew.memory, no_restart=False)
+        async with asyncio.timeout(60):
+            await driving
+
+    try:
+        with pytest.raises(BaseExceptionGroup) as group:
+            asyncio.run(go())
+    finally:
+        crew.stop()
+        folder.close()
+    ours = group.value.subgroup(StorageError)
+    assert ours is not None and "Is a directory" in repr(ours) and "Traceback" not in repr(ours)
+    assert 0 < len(read_users(folder.path)) < 100
 
 
 def test_an_endpoint_whose_port_another_took_gets_the_next_one(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +82,38 @@ def test_a_dead_endpoint_stops_the_run_and_a_resumed_one_loses_nobody(evaluate: 
         assert set(read_users(run)["ended_by"]) <= FINISHED
         assert len(read_users(run)) == NUM_USERS
         assert read_llm_counts(run)["completions"] == endpoint.counts["good"]
+
+
+def test_users_whose_messages_alone_are_refused_end_a_resumed_run_once_the_endpoint_is_proven(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    with FaultEndpoint(refused=lambda history: len(history) % 5 == 0) as endpoint:
+        endpoint.is_undecided = True
+
+        def stop_when_the_others_are_done() -> None:
+            while not (run / "users").exists() or len(read_users(run)) + endpoint.counts["undecided"] < NUM_USERS:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=stop_when_the_others_are_done, daemon=True)
+        thread.start()
+        evaluate(*flags(endpoint, "--llm-timeout-s", "100"), run_folder=run, expect=130)
+        thread.join()
+        num_refused = endpoint.counts["undecided"]
+        assert 0 < num_refused < 20
+        endpoint.is_undecided = False
+
+        evaluate(*flags(endpoint), "--resume", run_folder=run, expect=3)
+        said = capsys.readouterr().err
+        assert f"the LLM endpoint failed for {num_refused} users in a row" in said and "without --no-llm-check" in said
+        assert len(read_users(run)) == NUM_USERS - num_refused
+
+        evaluate(*flags(endpoint), "--resume", "--llm-check", run_folder=run)
+    failed = read_users(run).query("ended_by == 'llm_failure'")
+    assert len(failed) == num_refused and failed["error"].str.contains("HTTP 400: something in the messages").all()
+    assert len(read_users(run)) == NUM_USERS
+    assert not (run / "in_flight.jsonl").exists()
 
 
 def test_an_endpoint_that_comes_back_costs_no_user(evaluate: Evaluate):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,13 +187,92 @@ async def silent() -> None:
     await asyncio.Event().wait()
 
 
-async def test_nobody_who_is_silent_holds_up_the_way_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("toolrec.simulation.driver.LEAVING_S", 0.01)
+async def test_a_silent_governor_does_not_hold_up_the_way_out(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.01)
-    actor = SimpleNamespace(snapshot=SimpleNamespace(remote=silent), drain_spend=SimpleNamespace(remote=silent))
-    crew: Any = SimpleNamespace(memory=actor)
-    folder: Any = SimpleNamespace(journal=None)
+    actor = SimpleNamespace(snapshot=SimpleNamespace(remote=silent))
     flow = FlowWatch(actor, FlowSettings(), outage_timeout_s=60.0)  # type: ignore[arg-type]
     async with asyncio.timeout(20):
         assert await flow.last() == flow.latest
-        await Driver(crew, folder, SimulationConfig(), RunWatch(num_users=1)).journal_spend()
+
+
+class Muted(SharedMemory):
+    """A shared memory that takes rounds and tells nothing while it `is_mute`; `answered` counts what it was asked and told."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.is_mute = asyncio.Event()
+        self.asked, self.answered = asyncio.Event(), 0
+
+    async def drain_spend(self) -> list[dict[str, Any]]:
+        self.asked.set()
+        while self.is_mute.is_set():
+            await asyncio.sleep(0.01)
+        self.answered += 1
+        return await super().drain_spend()
+
+
+@pytest.fixture
+def driven(tmp_path: Path) -> Iterator[tuple[Muted, BusyCrew, Driver, RunFolder]]:
+    """A driver that asks its memory again and again, of a user that never ends."""
+    folder = RunFolder.create(tmp_path / "run", MANIFEST)
+    memory = Muted(str(folder.rounds_in_flight))
+    crew = BusyCrew(memory, 1)
+    config = SimulationConfig(block_interval_s=0.01)
+    yield memory, crew, Driver(crew, folder, config, RunWatch(num_users=1)), folder  # type: ignore[arg-type]
+    folder.close()
+
+
+async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_written(
+    driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("toolrec.simulation.memory_link.LEAVING_S", 0.05)
+    memory, crew, driver, folder = driven
+    memory.is_mute.set()
+    running = asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))
+    await crew.began.wait()
+    await memory.asked.wait()  # the block under way hangs too
+    running.cancel()
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await crew.reply(1)
+        await driver.journal_spend()
+    assert crew.num_replies == 2
+    assert spent_so_far(folder.path).prompt_tokens == 200
+    [said] = [record.message for record in caplog.records]
+    assert "no answer in 0.05 s" in said and "the rounds that it has written to in_flight.jsonl are journalled" in said
+
+
+async def test_nothing_is_journalled_of_a_silent_memory_whose_file_is_lost_and_that_is_said(
+    driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("toolrec.simulation.memory_link.LEAVING_S", 0.05)
+    memory, _, driver, folder = driven
+    memory.is_mute.set()
+    folder.rounds_in_flight.unlink()
+    folder.rounds_in_flight.mkdir()
+    async with asyncio.timeout(20):
+        await driver.journal_spend()
+    assert "nothing that was spent since the last block is journalled: the rounds in flight cannot be kept" in caplog.text
+
+
+async def test_a_memory_that_is_away_during_the_run_is_waited_for(
+    driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("toolrec.simulation.memory_link.LEAVING_S", 0.05)
+    memory, crew, driver, folder = driven
+    memory.is_mute.set()
+    running = asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))
+    await memory.asked.wait()
+    await asyncio.sleep(0.3)
+    assert not running.done()
+    memory.is_mute.clear()
+    async with asyncio.timeout(20):
+        while not memory.answered:
+            await asyncio.sleep(0.01)
+        await crew.reply(1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert spent_so_far(folder.path).prompt_tokens == 200
+    assert not caplog.records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from toolrec.errors import StorageError
 from toolrec.records import Observation, RankedItem, Round, ToolCall, Usage
 from toolrec.simulation import memory_actor
-from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
+from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round, spend_in_flight
 from toolrec.simulation.round_codec import decode_round, encode_round
 
 RETRIEVE = ToolCall(name="retrieve", attribute="genre", k=5)
@@ -141,6 +142,19 @@ async def test_a_full_disk_leaves_what_is_held_in_the_process(tmp_path: Path, mo
     assert await numbers_of(memory, 2, 2) == [1, 2]
 
 
+async def test_a_memory_whose_file_cannot_be_used_says_so_at_every_call(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "folder", tmp_path / "file" / "rounds.jsonl"):
+        memory = SharedMemory(str(path))
+        for call in (memory.ready(), memory.begin(1, 2), memory.record(sent(1, 1, 1)), memory.drain_spend()):
+            with pytest.raises(StorageError, match="the rounds in flight cannot be kept") as caught:
+                await call
+            assert str(path) in str(caught.value)
+    with pytest.raises(StorageError, match="Is a directory"):
+        spend_in_flight(tmp_path / "folder")
+
+
 async def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path):
     path = tmp_path / "rounds.jsonl"
     await SharedMemory(str(path)).record(sent(1, 1, 1, 2))
@@ -203,6 +217,12 @@ def test_a_round_comes_back_as_it_was_in_one_line(done: Round):
     line = encode_round(done)
     assert b"\n" not in line
     assert decode_round(line) == done
+
+
+def test_a_round_of_before_a_field_was_added_to_the_usage_is_read():
+    line = json.loads(encode_round(a_round(3)))
+    line["usage"]["decide"].pop()
+    assert decode_round(json.dumps(line).encode()) == a_round(3)
 
 
 def test_what_no_encoding_can_hold_comes_back_too():

@@ -83,6 +83,7 @@ async def test_a_replay_comes_to_the_same_in_another_order(build, faulty: LLMCon
         num_stored_replies=paid.num_calls,
         saved_prompt_tokens=paid.prompt_tokens,
         saved_completion_tokens=paid.completion_tokens,
+        saved_cached_tokens=paid.cached_tokens,
     )
     if "user_token_budget" not in settings:
         assert sum(trace.counts.get("reask", 0) for trace in recorded) > 0

@@ -82,7 +82,7 @@ def _at_full_cost(usage: list[dict[str, int]]) -> Usage:
     return Usage(
         num_calls=total.num_calls,
         prompt_tokens=total.prompt_tokens + total.saved_prompt_tokens,
-        cached_tokens=total.cached_tokens,
+        cached_tokens=total.cached_tokens + total.saved_cached_tokens,
         completion_tokens=total.completion_tokens + total.saved_completion_tokens,
         num_stored_replies=total.num_stored_replies,
     )

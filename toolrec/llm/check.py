@@ -16,7 +16,7 @@ from toolrec.llm.config import LLMConfig
 from toolrec.records import Completion, Message, Usage
 
 PROTOCOLS = ("tools", "text")
-STOP = ("Observation",)
+STOP = ("\nObservation",)
 _ACTION = re.compile(r"Action\s*\d*\s*:\s*(Retrieve|Rank|Finish)\[[^\]\n]+\]", re.IGNORECASE)
 
 _HISTORY = """History (oldest first):
@@ -86,14 +86,19 @@ class CheckReport:
         self.rows.append(CheckRow(name=name, status=status, detail=detail, advice=advice, cost=cost))
 
 
-async def try_endpoint(config: LLMConfig) -> None:
-    """One short call, before a run is started.
+async def try_endpoint(config: LLMConfig, protocol: str) -> None:
+    """One short call in a run's own form, before it is started: its roles, and its tools or stop texts.
 
     Raises:
         LLMError: the endpoint cannot be used as `config` says.
     """
+    is_native = protocol == "tools"
+    messages: list[Message] = [
+        {"role": "system", "content": "You play a person."},
+        {"role": "user", "content": _TASK + ("Call the tool once." if is_native else _TEXT_RULES)},
+    ]
     async with OpenAIChat(config) as llm:
-        await llm.complete([{"role": "user", "content": _RANK_PROMPT}])
+        await llm.complete(messages, tools=[_RETRIEVE_TOOL] if is_native else None, stop=None if is_native else STOP)
 
 
 async def check_endpoint(config: LLMConfig, *, protocols: Sequence[str] = PROTOCOLS) -> CheckReport:

@@ -5,7 +5,7 @@ replies.jsonl    one reply a line, by user, round and attempt; `replies-*.jsonl`
 
 A line holds `key` (the call's SHA-256), `user_id`, `attempt`, `round`, `call` (model, parameters and hashes of messages
 and tools: no texts of prompts) and `reply` (`text`, `tool_calls` as [id, name, arguments], `finish_reason`, `reasoning`,
-`prompt_tokens`, `completion_tokens`; only `error`, with its kind, where the call failed for good).
+`prompt_tokens`, `completion_tokens`, `cached_tokens`; only `error`, with its kind, where the call failed for good).
 """
 
 from __future__ import annotations

@@ -144,6 +144,7 @@ def reply_to_json(reply: Completion) -> dict[str, Any]:
         "reasoning": reply.reasoning,
         "prompt_tokens": used.prompt_tokens + used.saved_prompt_tokens,
         "completion_tokens": used.completion_tokens + used.saved_completion_tokens,
+        "cached_tokens": used.cached_tokens + used.saved_cached_tokens,
     }
 
 
@@ -159,6 +160,7 @@ def reply_from_json(stored: Mapping[str, Any]) -> Completion:
             num_stored_replies=1,
             saved_prompt_tokens=stored["prompt_tokens"],
             saved_completion_tokens=stored["completion_tokens"],
+            saved_cached_tokens=stored.get("cached_tokens", 0),  # younger than the first stored replies
         ),
     )
 

@@ -127,6 +127,11 @@ class EvaluationConfig:
         """Whether the embedded rules answer."""
         return self.endpoint == EMBEDDED
 
+    @property
+    def is_endpoint_tried(self) -> bool:
+        """Whether a session begins with a call of the endpoint, and ends there where that fails."""
+        return self.llm_url is not None and self.llm_check
+
     @classmethod
     def from_options(cls, **options: Any) -> EvaluationConfig:
         """From the command line's values: default paths, `all` users, comma-separated attributes.

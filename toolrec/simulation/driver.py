@@ -21,8 +21,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from toolrec.data import Pool
 from toolrec.errors import (
     ConfigError,
-    ContextTooLongError,
-    MessagesRefusedError,
     RecordingError,
     RunStoppedError,
     StorageError,
@@ -37,8 +35,10 @@ from toolrec.simulation.endpoint_actor import EmbeddedEndpointActor, free_port_t
 from toolrec.simulation.failures import Failure, ending_of
 from toolrec.simulation.flow_watch import LEAVING_S, FlowWatch
 from toolrec.simulation.governor_actor import GovernorActor
+from toolrec.simulation.held_users import HeldUsers, TraceRows
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.memory_actor import MemoryActor
+from toolrec.simulation.memory_link import MemoryLink, cause_of
 from toolrec.simulation.rows import Row, trace_rows
 from toolrec.simulation.run_folder import RunFolder
 from toolrec.tools.remote import is_lost_tool
@@ -56,9 +56,6 @@ START_TRIES = 3
 
 TOOL_WAIT_S = 2.0
 """How long a user waits before its next attempt after a tool was lost and did not come back in time."""
-
-OUTAGE_USERS = 20
-"""Users in a row that end for the endpoint's sake before the run stops (or as many as are in flight, if that is more)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +130,7 @@ class Crew:
         self._specs = {node: self._spec_on(node, spec, embedded) for node in dict.fromkeys(places)}
         starting = [(self._simulation_on(node), node) for node in places]
         self._node_of = {self._started(actor, node): node for actor, node in starting}
+        _await_start(self.memory.ready.remote(), "the shared memory")
         self._in_flight = dict.fromkeys(self._node_of, 0)
         self._replacing: set[asyncio.Task[None]] = set()
         self.on_loss: Callable[[Failure], None] | None = None
@@ -174,7 +172,7 @@ class Crew:
         self._endpoints.append(endpoint)
         return replace(spec, llm=replace(spec.llm, base_url=base_url))
 
-    async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
+    async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> TraceRows:
         """Runs a user on the least busy actor.
 
         Raises:
@@ -183,7 +181,7 @@ class Crew:
         actor = await self._least_busy()
         self._in_flight[actor] += 1
         try:
-            rows: tuple[Row, list[Row]] = await actor.run_user.remote(task, previous_rounds)
+            rows: TraceRows = await actor.run_user.remote(task, previous_rounds)
             return rows
         except LOST_ACTOR as error:
             # An error that the actor itself reports (a tool's replica is gone) says that the actor is well.
@@ -259,18 +257,29 @@ class Crew:
 
 
 class Driver:
-    """Runs users to their end, whatever happens to one of them, and commits their rows in blocks."""
+    """Runs users to their end, whatever happens to one of them, and commits their rows in blocks.
+
+    `is_endpoint_proven`: see `HeldUsers`.
+    """
 
     def __init__(
-        self, crew: Crew, folder: RunFolder, config: SimulationConfig, watch: RunWatch, flow: FlowWatch | None = None
+        self,
+        crew: Crew,
+        folder: RunFolder,
+        config: SimulationConfig,
+        watch: RunWatch,
+        flow: FlowWatch | None = None,
+        *,
+        is_endpoint_proven: bool = False,
     ) -> None:
         self._crew, self._folder, self._config, self._watch = crew, folder, config, watch
         self._flow = flow
         crew.on_loss = watch.failed
-        self._rows: list[tuple[Row, list[Row]]] = []
-        self._held: list[tuple[Row, list[Row]]] = []
-        self._got_through = False
+        self._rows: list[TraceRows] = []
+        self._held = HeldUsers(config.concurrency, is_endpoint_proven=is_endpoint_proven)
         self._writing = asyncio.Lock()
+        self._over = asyncio.Event()
+        self._memory = MemoryLink(crew.memory, folder, self._over)
 
     async def run(self, tasks: Iterable[UserTask]) -> None:
         """Simulates all users of `tasks`.
@@ -280,19 +289,16 @@ class Driver:
             RunStoppedError: the LLM endpoint fails for one user after the other; they are not committed, so that a
                 resumed run simulates them; or it is down, or fails too often.
         """
-        over = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write_regularly(over))
+                group.create_task(self._write_regularly())
                 if self._flow is not None:
-                    group.create_task(self._flow.run(over))
+                    group.create_task(self._flow.run(self._over))
                 try:
                     await self._stream(tasks)
                 finally:
-                    over.set()
-            if self._held and not self._got_through:
-                raise _stopped(self._held)
-            self._rows += self._held
+                    self._over.set()
+            self._rows += self._held.take_rest()
         finally:  # also after Ctrl-C: what is finished is kept
             await self.flush()
 
@@ -309,30 +315,22 @@ class Driver:
         if users:
             await asyncio.to_thread(self._folder.commit, users, [row for _, round_rows in rows for row in round_rows])
             del self._rows[: len(rows)]
-        self._folder.journal(await self._crew.memory.drain_spend.remote())
+        await self._memory.journal_spend()
         if users:
-            await self._crew.memory.forget.remote([row["user_index"] for row in users])
+            await self._memory.forget([row["user_index"] for row in users])
 
     async def rest(self) -> None:
         """Ends users that a stop or an error left under way: from then on nothing more is spent."""
         await self._crew.rest()
 
     async def journal_spend(self) -> None:
-        """Journals the rounds that have ended since the last block.
+        """Journals the rounds that have ended since the last block; the run is over."""
+        self._over.set()
+        await self._memory.journal_spend()
 
-        What a resumed run's memory tells again is then the same entry as here, and not spent twice.
-        """
-        try:
-            async with asyncio.timeout(LEAVING_S):
-                entries = await self._crew.memory.drain_spend.remote()
-        except (RayError, TimeoutError) as error:
-            log.warning("the shared memory says nothing any more (%s)", type(error).__name__)
-        else:
-            self._folder.journal(entries)
-
-    async def _write_regularly(self, over: asyncio.Event) -> None:
+    async def _write_regularly(self) -> None:
         last_s = time.monotonic()
-        while not over.is_set():
+        while not self._over.is_set():
             await asyncio.sleep(0.1)
             due = time.monotonic() - last_s >= self._config.block_interval_s
             if due or len(self._rows) >= self._config.block_users:
@@ -353,17 +351,8 @@ class Driver:
         finally:
             self._watch.user_left()
             window.release()
-        ended_by = rows[0]["ended_by"]
         self._ended(rows[0])
-        if ended_by == "llm_failure" and not _is_of_the_user(rows[0]):
-            # One user after the other and none between that got through: it is the endpoint. They wait for its return.
-            self._held.append(rows)
-            if len(self._held) >= max(self._config.concurrency, OUTAGE_USERS):
-                raise _stopped(self._held)
-        else:
-            self._got_through = True
-            self._rows += [*self._held, rows]
-            self._held = []
+        self._rows += self._held.take(rows)
 
     def _ended(self, row: Row) -> None:
         kind = ending_of(row["ended_by"], row["counts"])
@@ -387,17 +376,17 @@ class Driver:
             Failure(kind=kind, reason=reason, user_id=task.user_id, user_index=task.user_index, attempt=task.attempt)
         )
 
-    async def _attempts(self, task: UserTask) -> tuple[Row, list[Row]]:
+    async def _attempts(self, task: UserTask) -> TraceRows:
         started_s = time.time()
         for attempt in itertools.count(task.attempt):
-            previous = await self._crew.memory.begin.remote(task.user_index, attempt) if attempt > 1 else []
+            previous = await self._memory.begin(task.user_index, attempt) if attempt > 1 else []
             now = replace(task, attempt=attempt)
             is_last = attempt - task.attempt + 1 >= self._config.max_attempts
             try:
                 return await self._crew.run_user(now, previous)
             except RayTaskError as error:
-                if isinstance(error.cause, (RecordingError, StorageError)):
-                    raise error.cause from None  # every user would meet it
+                if isinstance(cause := cause_of(error), (RecordingError, StorageError)):
+                    raise cause from None  # every user would meet it
                 # The one place where a user's unforeseen failure is kept from the others: it is counted and shown.
                 is_lost = is_lost_tool(error)
                 if not is_lost or is_last:
@@ -416,11 +405,6 @@ def _is_killed(error: BaseException | None) -> bool:
     return isinstance(error, LOST_ACTOR) and not getattr(error, "actor_init_failed", False)
 
 
-def _is_of_the_user(row: Row) -> bool:
-    """Whether the endpoint, which works, has refused this user's messages for good: no resumed run would get further."""
-    return str(row["error"]).startswith((MessagesRefusedError.__name__, ContextTooLongError.__name__))
-
-
 async def _to_the_end(work: Awaitable[None]) -> None:
     """Awaits `work` even through a cancellation, which is passed on afterwards."""
     task = asyncio.ensure_future(work)
@@ -431,19 +415,12 @@ async def _to_the_end(work: Awaitable[None]) -> None:
         raise
 
 
-def _stopped(held: list[tuple[Row, list[Row]]]) -> RunStoppedError:
-    return RunStoppedError(
-        f"the LLM endpoint failed for {len(held)} users in a row: {held[-1][0]['error']}",
-        hint="mend it and run the same command with --resume; these users are not counted yet",
-    )
-
-
 def _said(error: RayTaskError) -> str:
     cause = error.cause
     return f"{type(cause).__name__}: {cause}"[:500]
 
 
-def _void(task: UserTask, kind: str, error: str, started_s: float) -> tuple[Row, list[Row]]:
+def _void(task: UserTask, kind: str, error: str, started_s: float) -> TraceRows:
     """The rows of a user that came to nothing for a reason of ours: it stays in every figure, as a miss."""
     return trace_rows(
         Trace(
@@ -469,7 +446,7 @@ def _await_start(ref: Any, what: str) -> Any:
     """The result of an actor's first call.
 
     Raises:
-        ToolRecError: an actor cannot be made, or finds no place.
+        ToolRecError: an actor cannot be made, or finds no place; or what it says itself.
     """
     _, waiting = ray.wait([ref], timeout=ACTOR_WAIT_S)
     if waiting:
@@ -479,6 +456,8 @@ def _await_start(ref: Any, what: str) -> Any:
     try:
         return ray.get(ref)
     except (*LOST_ACTOR, RayTaskError) as error:
+        if isinstance(error, RayTaskError) and isinstance(cause := cause_of(error), ToolRecError):
+            raise cause from None
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ToolRecError(f"{what} could not be made: {lines[-1] if lines else error}") from error
 

@@ -35,7 +35,7 @@ from toolrec.llm.recording import RecordingHeader, begin_recording, end_recordin
 from toolrec.parts import load_part
 from toolrec.progress import stage, watched
 from toolrec.recommenders import Recommender, load_fusions, load_recommenders, recommenders_manifest
-from toolrec.records import Usage, UserTask
+from toolrec.records import FINISHED, Usage, UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.budget import BudgetWatch, budget_stop, journal_unfinished, spent_before
 from toolrec.simulation.config import EvaluationConfig
@@ -114,13 +114,14 @@ def simulate(config: EvaluationConfig) -> tuple[Dataset, dict[str, Any]]:
         _compare_with_recording(Path(config.stores.replay), header)
     if config.stores.cache is not None:
         ReplyCache(Path(config.stores.cache), endpoint=config.stores.endpoint).close()  # refuses what is no cache
-    if config.llm_url is not None and config.llm_check:
+    if config.is_endpoint_tried:
         stage("trying the LLM endpoint with one call")
-        asyncio.run(try_endpoint(llm))
+        asyncio.run(try_endpoint(llm, config.protocol))
     folder = _open_folder(config, manifest)
     try:
         with _recorded(config, header), Stopping() as stopping:
             _simulate(config, dataset, folder, parts, stopping)
+            folder.forget_in_flight()
     except BaseException as error:
         folder.discard_if_untouched()
         if isinstance(error, KeyboardInterrupt):
@@ -295,10 +296,10 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
     users = read_users(config.run)
     done = set(users["user_index"].tolist())
     waiting = [user_index for user_index in parts.user_indexes if user_index not in done]
+    budget = replace(parts.budget, spent=spent_before(folder))
     if not waiting:
         stage("every user is simulated already")
         return
-    budget = replace(parts.budget, spent=spent_before(folder))
     if budget.affordable(Usage()) == 0:
         raise budget_stop(budget, Usage())
     size = replace(parts.size, budget=budget)
@@ -333,8 +334,9 @@ def _simulate(config: EvaluationConfig, dataset: Dataset, folder: RunFolder, par
         )
         watch = stack.enter_context(_watching(config, parts, users, budget, flow))
         flow.listeners.append(BudgetWatch(budget))
-        _unwrapped(lambda: stopping.run(_drive(Driver(crew, folder, size, watch, flow), tasks, flow, folder, budget.spent)))
-    folder.forget_in_flight()
+        is_proven = config.is_endpoint_tried and bool(users["ended_by"].isin(sorted(FINISHED)).any())
+        driver = Driver(crew, folder, size, watch, flow, is_endpoint_proven=is_proven)
+        _unwrapped(lambda: stopping.run(_drive(driver, tasks, flow, folder, budget.spent)))
 
 
 @contextlib.contextmanager

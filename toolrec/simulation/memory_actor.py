@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -51,6 +51,9 @@ class SharedMemory:
     resumed. Where the file is out of reach, a fresh memory fills up again by itself: `record` says how many rounds it
     holds, and the writer sends what is missing.
 
+    An actor that fails while it is made is a dead one, and nobody learns why: where the file cannot be used, every call
+    raises the StorageError that says so.
+
     Args:
         path: the file; None keeps nothing beyond the process.
 
@@ -68,12 +71,27 @@ class SharedMemory:
         self._path = None if path is None else Path(path)
         self._num_bytes = 0
         self._file: BinaryIO | None = None
+        self._failure: StorageError | None = None
         if self._path is not None:
-            self.restore(self._path)
-            self._file = self._rewritten(self._path)
+            try:
+                with _usable(self._path):
+                    self.restore(self._path)
+                    self._file = self._rewritten(self._path)
+            except StorageError as error:
+                self._failure = error
+
+    async def ready(self) -> bool:
+        """Answers once the actor is up.
+
+        Raises:
+            StorageError: the file cannot be used.
+        """
+        self._refuse_without_file()
+        return True
 
     async def begin(self, user_index: int, attempt: int) -> list[bytes]:
         """Opens an attempt and gives the rounds that earlier ones completed, as JSON lines."""
+        self._refuse_without_file()
         self._attempts[user_index] = max(attempt, self._attempts.get(user_index, 0))
         self._write([b"[%d,%d,null]\n" % (user_index, self._attempts[user_index])])
         return [line for _, line in self._held.get(user_index, ())]
@@ -85,6 +103,7 @@ class SharedMemory:
             For each round how many of its user are held now; fewer than the writer has means that it must send from
             there on. `REFUSED` where a later attempt has begun.
         """
+        self._refuse_without_file()
         written: list[bytes] = []
         held = [self._take(done, written) for done in rounds]
         self._write(written)
@@ -103,12 +122,17 @@ class SharedMemory:
 
     async def drain_spend(self) -> list[Row]:
         """What was spent since the last call, for the driver's journal; after a restart, what is held once more."""
+        self._refuse_without_file()
         spend, self.spend, self._unheld = self.spend, [], []
         return spend
 
     async def num_users(self) -> int:
         """Users with rounds in memory."""
         return len(self._held)
+
+    def _refuse_without_file(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _take(self, done: HeldRound, written: list[bytes]) -> int:
         if done.attempt < self._attempts.get(done.user_index, 0):
@@ -187,10 +211,27 @@ class SharedMemory:
 
 
 def spend_in_flight(path: Path) -> list[Row]:
-    """What the rounds in a shared memory's file have spent, for the journal."""
+    """What the rounds in a shared memory's file have spent, for the journal.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
     memory = SharedMemory()
-    memory.restore(path)
+    with _usable(path):
+        memory.restore(path)
     return memory.spend
+
+
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the rounds in flight cannot be kept ({error.strerror})",
+            value=str(path),
+            hint="let it be read and written, and run the same command with --resume",
+        ) from error
 
 
 def _spend_entries(user_index: int, attempt: int, done: Round) -> list[Row]:

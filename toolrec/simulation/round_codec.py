@@ -51,7 +51,8 @@ def encode_usage(usage: Mapping[str, Usage]) -> dict[str, list[int]]:
 
 def decode_usage(usage: Mapping[str, list[int]]) -> dict[str, Usage]:
     """Usage by purpose."""
-    return {purpose: Usage(**dict(zip(_USAGE, used, strict=True))) for purpose, used in usage.items()}
+    # Fewer fields where a killed run of an earlier version is resumed: new ones come last.
+    return {purpose: Usage(**dict(zip(_USAGE, used, strict=False))) for purpose, used in usage.items()}
 
 
 def _observation(seen: Observation) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _USAGE = pa.list_(
             ("num_stored_replies", pa.int64()),
             ("saved_prompt_tokens", pa.int64()),
             ("saved_completion_tokens", pa.int64()),
+            ("saved_cached_tokens", pa.int64()),
         ]
     )
 )

@@ -1,0 +1,114 @@
+"""The driver's end of the shared memory: waits for one that starts again, and does without a silent one on the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from toolrec.errors import RunStoppedError, StorageError, ToolRecError
+from toolrec.simulation.flow_watch import LEAVING_S
+from toolrec.simulation.memory_actor import spend_in_flight
+from toolrec.simulation.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+class MemoryLink:
+    """Asks the shared memory, and takes as long as it takes while the run goes on; once that is over, `LEAVING_S`.
+
+    Args:
+        memory: the shared memory actor.
+        folder: the run's, for the journal, and for the rounds that the memory has written down.
+        over: set when the run is on its way out.
+    """
+
+    def __init__(self, memory: ActorHandle, folder: RunFolder, over: asyncio.Event) -> None:
+        self._memory, self._folder, self._over = memory, folder, over
+        self._is_silent = False
+
+    async def begin(self, user_index: int, attempt: int) -> list[bytes]:
+        """Opens a user's further attempt; gives the rounds of earlier ones, encoded.
+
+        Raises:
+            StorageError: the memory cannot read what it has written down.
+            RunStoppedError: it is gone and does not come back.
+        """
+        rounds: list[bytes] = await self._answer(self._memory.begin.remote(user_index, attempt))
+        return rounds
+
+    async def journal_spend(self) -> None:
+        """Journals what was spent since the last time; on the way out, of a silent memory, what it has written down.
+
+        What a resumed run's memory tells again is then the same entry as here, and not spent twice.
+
+        Raises:
+            StorageError: as `begin`, unless on the way out; or the journal cannot be written.
+            RunStoppedError: as `begin`, unless on the way out.
+        """
+        if not self._is_silent:
+            try:
+                entries: list[dict[str, Any]] = await self._answer(self._memory.drain_spend.remote())
+            except (TimeoutError, RayError, ToolRecError) as error:
+                if not self._over.is_set():
+                    raise
+                self._fell_silent(error)
+            else:
+                self._folder.journal(entries)
+                return
+        try:
+            written = await asyncio.to_thread(spend_in_flight, self._folder.rounds_in_flight)
+        except StorageError as error:
+            log.warning("nothing that was spent since the last block is journalled: %s", error)
+        else:
+            self._folder.journal(written)
+
+    async def forget(self, user_indexes: Sequence[int]) -> None:
+        """Drops users that are committed; a silent memory keeps them, which costs a resumed run nothing but room."""
+        if self._is_silent:
+            return
+        try:
+            await self._answer(self._memory.forget.remote(user_indexes))
+        except (TimeoutError, RayError, ToolRecError) as error:
+            if not self._over.is_set():
+                raise
+            self._fell_silent(error)
+
+    async def _answer(self, call: Awaitable[Answer]) -> Answer:
+        answer, over = asyncio.ensure_future(call), asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait((answer, over), return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(LEAVING_S):
+                return await answer
+        except RayTaskError as error:
+            cause = cause_of(error)
+            raise cause if isinstance(cause, ToolRecError) else error from None
+        except RayActorError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise RunStoppedError(
+                f"the shared memory is gone: {lines[-1] if lines else error}", hint="--resume goes on after the last rounds"
+            ) from error
+        finally:
+            answer.cancel()
+            over.cancel()
+
+    def _fell_silent(self, error: Exception) -> None:
+        self._is_silent = True
+        reason = f"{type(error).__name__}: {error}" if str(error) else f"no answer in {LEAVING_S:g} s"
+        log.warning(
+            "the shared memory says nothing any more (%s); of what was spent since the last block, the rounds that it "
+            "has written to %s are journalled, and nothing else",
+            *(reason, self._folder.rounds_in_flight.name),
+        )
+
+
+def cause_of(error: RayTaskError) -> BaseException:
+    """What an actor raised, also where it had it from another one."""
+    cause: BaseException = error.cause
+    return cause_of(cause) if isinstance(cause, RayTaskError) else cause
