@@ -48,8 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in VARIABLES:
         os.environ[name] = MARKER
     # Ray's sessions of this run, those of the commands that it starts too; short, because sockets lie below it.
-    _ray_folder = Path(tempfile.mkdtemp(prefix="tr-"))
-    os.environ["RAY_TMPDIR"] = str(_ray_folder)
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    if worker is None:
+        _ray_folder = Path(tempfile.mkdtemp(prefix="tr-"))
+        os.environ["RAY_TMPDIR"] = str(_ray_folder)
+    else:  # below the folder of the process that started it, which searches for all its workers
+        os.environ["RAY_TMPDIR"] = str(Path(os.environ["RAY_TMPDIR"]) / worker)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -61,7 +65,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    assert _ray_folder is not None
+    if _ray_folder is None:
+        return
     folders = [_ray_folder]
     factory = getattr(session.config, "_tmp_path_factory", None)
     if factory is not None and factory._basetemp is not None:
