@@ -20,9 +20,7 @@ ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 def fields(head: str) -> dict[str, str]:
     """The header fields of a request, but for those of its body."""
     pairs = (line.partition(": ") for line in head.strip().split("\r\n")[1:])
-    return {
-        name.lower(): value for name, _, value in (line.partition(": ") for line in lines) if name.lower() != "content-length"
-    }
+    return {name.lower(): value for name, _, value in pairs if name.lower() != "content-length"}
 
 
 async def test_later_requests_have_the_headers_of_the_first(serve: Any, quick: Any, steps: Any, monkeypatch: pytest.MonkeyPatch):
