@@ -32,8 +32,9 @@ prepare: setup
 evaluate: prepare
 	@$(BIN)/python -m toolrec evaluate data/$(DATA) --recommenders recommenders/$(DATA) $(EVALUATE_FLAGS)
 
+# Two processes, each with a Ray of its own; a file's tests stay together, for they share what is slow to make.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Property tests with 10,000 examples each; on failure hypothesis prints what reproduces it.
 fuzz: setup
