@@ -28,7 +28,7 @@ def test_a_free_port_is_none_that_the_system_hands_out():
     with socket.socket() as unnamed, socket.socket() as named:
         unnamed.bind(("127.0.0.1", 0))
         named.bind(("127.0.0.1", connect.free_port()))
-        assert named.getsockname()[1] < connect.HANDED_OUT_FROM <= unnamed.getsockname()[1]
+        assert named.getsockname()[1] < connect.handed_out_from() <= unnamed.getsockname()[1]
 
 
 def test_no_free_port_is_said(monkeypatch: pytest.MonkeyPatch):

@@ -41,7 +41,9 @@ async def test_each_gets_through_before_the_next_begins():
 async def test_who_waits_for_an_answer_leaves_the_turn_to_others():
     log = Log(Turns(1))
     tasks = [asyncio.create_task(log.task(name)) for name in "abc"]
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10.0):
+        while len(log.steps) < 6:
+            await asyncio.sleep(0)
     assert log.steps == [f"{name} {step}" for name in "abc" for step in ("begins", "asks")]
     log.answer.set()
     await asyncio.gather(*tasks)
@@ -149,6 +151,27 @@ async def test_several_calls_of_one_task_are_away_together():
     assert await _free_of(turns) == 1
 
 
+async def test_a_call_that_comes_back_to_a_turn_that_another_holds_waits_for_nobody():
+    turns = Turns(1, hold_s=60.0)
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def ask(answer: asyncio.Event) -> None:
+        async with away():
+            await answer.wait()
+
+    async with turns.taken():
+        one = asyncio.create_task(ask(first))
+        await asyncio.sleep(0)
+        first.set()
+        await one
+        two = asyncio.create_task(ask(second))
+        three = asyncio.create_task(ask(second))
+        await asyncio.sleep(0)
+        second.set()
+        async with asyncio.timeout(10.0):
+            await asyncio.gather(two, three)
+
+
 async def test_without_turns_nobody_is_away():
     async with away():
         pass
@@ -164,8 +187,9 @@ async def test_waiting_for_a_turn_is_not_held_against_a_user():
 
     async with turns.taken():
         waiting = asyncio.create_task(work())
-        await asyncio.sleep(0.1)
-    assert await waiting >= 0.09
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+    assert await waiting > 0.0
 
 
 async def _free_of(turns: Turns) -> int:

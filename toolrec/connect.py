@@ -8,6 +8,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
@@ -18,7 +19,7 @@ from toolrec.files import under_job
 log = logging.getLogger(__name__)
 
 HANDED_OUT_FROM = 32_768
-"""Linux gives connections and unnamed listeners ports from here on; other systems from higher ones."""
+"""Where nothing else is known, systems give connections and unnamed listeners ports from here on, or from higher ones."""
 
 CONNECT_TIMEOUT_S = 10.0
 """How long an answer from a given address is waited for."""
@@ -93,6 +94,14 @@ def _check_metrics_port(port: int, *, is_own: bool) -> None:
         raise ConfigError(f"this port cannot answer Prometheus ({error})", value=port) from error
 
 
+def handed_out_from() -> int:
+    """The lowest port that this system gives to those who name none."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return HANDED_OUT_FROM
+
+
 def free_port() -> int:
     """A port of this node's loopback address that is free, and that the system gives to nobody who names none.
 
@@ -102,8 +111,10 @@ def free_port() -> int:
     Raises:
         ConfigError: no such port could be found.
     """
+    first = handed_out_from()
+    ports = range(max(1024, first - 12_000), first) or range(HANDED_OUT_FROM, 60_000)  # where all are handed out, any
     error: OSError | None = None
-    for port in random.SystemRandom().sample(range(HANDED_OUT_FROM - 12_000, HANDED_OUT_FROM), 100):
+    for port in random.SystemRandom().sample(ports, min(100, len(ports))):
         try:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))

@@ -57,12 +57,14 @@ class _Turn:
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> None:
+        if self._is_held:  # by another call of the same task
+            return
         if self._free.locked():
             with uncounted():
                 await self._free.acquire()
         else:
             await self._free.acquire()
-        if self._is_held:  # another call of the same task was quicker
+        if self._is_held:  # another call of the task was quicker
             self._free.release()
             return
         self._is_held = True

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
-import httpx2
 import pytest
 import pytest_asyncio
 
+from toolrec.errors import LLMRefusedError, LLMUnavailableError
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.connections import Connections
 
+ELSEWHERE = LLMConfig(base_url="http://llm.example.test:8080/v1", model="m", api_key_env="", max_attempts=1)
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 
 
@@ -49,7 +52,7 @@ async def test_what_is_prepared_shows_no_key(serve: Any, quick: Any, steps: Any,
     server = await serve(steps.reply())
     async with OpenAIChat(quick(server.base_url, api_key_env="SOME_KEY")) as llm:
         await llm.complete(ASK)
-        prepared = llm._connections.prepared
+        prepared = llm._http.prepared
         assert prepared is not None
         assert prepared.headers["authorization"] == "Bearer sk-of-the-test"
         assert "sk-of-the-test" not in repr(prepared)
@@ -57,7 +60,7 @@ async def test_what_is_prepared_shows_no_key(serve: Any, quick: Any, steps: Any,
 
 @pytest_asyncio.fixture
 async def connections() -> AsyncIterator[Connections]:
-    async with Connections(limit=4, timeout_s=5.0, trust_env=True) as made:
+    async with Connections(limit=4, timeout_s=5.0, is_tls=False) as made:
         yield made
 
 
@@ -75,19 +78,46 @@ async def test_a_redirect_to_another_origin_gets_no_key(status: int, serve: Any,
     assert [request["messages"] for request in elsewhere.requests] == [ASK, ASK]
 
 
-async def test_a_proxy_of_the_environment_is_used_for_other_hosts(serve: Any, quick: Any, steps: Any, monkeypatch: Any):
+@pytest.mark.parametrize("scheme", ["", "http://"])
+async def test_a_proxy_of_the_environment_is_used_for_other_hosts(scheme: str, serve: Any, steps: Any, monkeypatch: Any):
     proxy = await serve(steps.reply("through the proxy"))
-    monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    config = LLMConfig(base_url="http://llm.example.test/v1", model="m", api_key_env="", max_attempts=1)
+    monkeypatch.setenv("http_proxy", scheme + proxy.base_url.removeprefix("http://").removesuffix("/v1"))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with OpenAIChat(ELSEWHERE) as llm:
+        for _ in range(2):
+            assert (await llm.complete(ASK)).text == "through the proxy"
+    assert all(head.startswith("POST http://llm.example.test:8080/v1/chat/completions ") for head in proxy.headers)
+    monkeypatch.setenv("no_proxy", "llm.example.test:8080")
+    async with OpenAIChat(ELSEWHERE) as direct:
+        with pytest.raises(LLMUnavailableError, match="cannot be resolved"):
+            await direct.complete(ASK)
+
+
+async def test_a_proxys_password_is_in_no_error(serve: Any, steps: Any, monkeypatch: Any):
+    proxy = await serve(steps.error(407, "who are you"))
+    monkeypatch.setenv("https_proxy", proxy.base_url.replace("http://", "http://somebody:pass-of-the-test@").removesuffix("/v1"))
+    config = replace(ELSEWHERE, base_url="https://llm.example.test/v1")
     async with OpenAIChat(config) as llm:
-        assert (await llm.complete(ASK)).text == "through the proxy"
-    assert proxy.headers[0].startswith("POST http://llm.example.test/v1/chat/completions ")
-    monkeypatch.setenv("no_proxy", "llm.example.test")
-    async with Connections(limit=1, timeout_s=1.0, trust_env=True) as direct:
-        with pytest.raises(OSError):
-            await direct.send(httpx2.Request("GET", "http://llm.example.test/v1/models"))
+        with pytest.raises(LLMUnavailableError, match="407") as caught:
+            await llm.complete(ASK)
+    assert "pass-of-the-test" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_header_that_is_no_ascii_costs_nothing(serve: Any, quick: Any, steps: Any):
+    server = await serve({**steps.reply("fine"), "headers": {"x-region": "Zürich"}})
+    async with OpenAIChat(quick(server.base_url, max_attempts=1)) as llm:
+        for _ in range(2):
+            assert (await llm.complete(ASK)).text == "fine"
+
+
+async def test_a_redirect_without_an_address_is_final(serve: Any, quick: Any):
+    server = await serve({"status": 300, "json": {}})
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        for _ in range(2):
+            with pytest.raises(LLMRefusedError, match="HTTP 300"):
+                await llm.complete(ASK)
+    assert len(server.requests) == 2
 
 
 async def test_a_local_endpoint_is_asked_without_a_proxy(serve: Any, quick: Any, steps: Any, monkeypatch: Any):
@@ -102,7 +132,7 @@ async def test_connections_are_used_again_and_closed_at_the_end(serve: Any, quic
     async with OpenAIChat(quick(server.base_url, concurrency=2)) as llm:
         for _ in range(3):
             await asyncio.gather(*(llm.complete(ASK) for _ in range(2)))
-        session = llm._connections._session
+        session = llm._http._session
         assert session is not None and not session.closed
     assert session.closed
     gc.collect()  # an unclosed connection would warn here

@@ -62,3 +62,37 @@ def test_whoever_is_held_counts_with_the_next_one_that_gets_through():
     held.take(failed(401))
     assert held.take(FINISHED) == [failed(401), FINISHED]
     assert held.take_rest() == []
+
+
+def test_a_key_that_is_refused_at_the_end_stops_a_run_whose_first_users_got_through():
+    held = proven()
+    held.take(FINISHED)
+    for user_index in range(5):
+        held.take(failed(401, user_index))
+    with pytest.raises(RunStoppedError, match="for 5 users in a row"):
+        held.take_rest()
+
+
+def test_the_last_users_whose_attempts_ran_out_count_where_others_got_through():
+    held = proven(False)
+    held.take(FINISHED)
+    held.take(UNAVAILABLE)
+    held.take(failed(400))
+    assert held.take_rest() == [UNAVAILABLE, failed(400)]
+
+
+@pytest.mark.parametrize("ended_by", ["cancelled", "budget"])
+def test_who_ends_for_our_own_sake_shows_nothing_of_the_endpoint(ended_by: str):
+    held, ours = proven(False), ({"user_index": 97, "ended_by": ended_by, "error": "no"}, [])
+    held.take(failed(401))
+    assert held.take(ours) == [ours]
+    with pytest.raises(RunStoppedError, match="for 1 users in a row"):
+        held.take_rest()
+
+
+def test_what_an_endpoint_says_is_no_status():
+    held = proven()
+    said = "upstream: it refused the request with HTTP 400"
+    held.take(({**failed(401)[0], "error": f"{failed(401)[0]['error']}: {said}"}, []))
+    with pytest.raises(RunStoppedError):
+        held.take_rest()

@@ -32,9 +32,16 @@ class HeadNode:
     environment: dict[str, str]
 
 
+def distinct_ports(count: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
-    gcs, dashboard, client, agent_http, agent_grpc = (free_port() for _ in range(5))
+    gcs, dashboard, client, agent_http, agent_grpc = distinct_ports(5)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",

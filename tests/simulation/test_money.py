@@ -16,7 +16,7 @@ from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.records import Round, ToolCall, Usage
-from toolrec.simulation.budget import UNFINISHED, BudgetWatch, journal_unfinished, spent_before, spent_so_far
+from toolrec.simulation.budget import LOOKS_AT_REST, UNFINISHED, BudgetWatch, journal_unfinished, spent_before, spent_so_far
 from toolrec.simulation.memory_actor import SharedMemory, held_round
 from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
 from toolrec.simulation.spend import ledger_of, spend_by, total_usage
@@ -161,9 +161,13 @@ class TestWithoutRay:
         for given in ({"in_flight": 1}, {"waiting": 0}, {}, {"is_budget_spent": False}, {}):
             watch(self.snapshot(**given))
         unreported = self.snapshot(usage=Usage(num_calls=1), counts={"usage_missing": 1})
+        for _ in range(LOOKS_AT_REST - 2):  # one look was at rest already
+            watch(unreported)
         with pytest.raises(RunStoppedError, match="reports no usage"):
-            watch(unreported), watch(unreported)
-        watch(self.snapshot(in_flight=1)), watch(self.snapshot())
+            watch(unreported)
+        watch(self.snapshot(in_flight=1))
+        for _ in range(LOOKS_AT_REST - 1):
+            watch(self.snapshot())
         with pytest.raises(RunStoppedError, match="the budget is spent: 12 of 10 tokens"):
             watch(self.snapshot(usage=Usage(num_calls=1, prompt_tokens=12)))
 

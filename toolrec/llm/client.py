@@ -19,7 +19,7 @@ import openai
 from toolrec.errors import ContextTooLongError, LLMError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm.caller import CALLER, Caller
 from toolrec.llm.config import LLMConfig
-from toolrec.llm.connections import Answer, Connections
+from toolrec.llm.connections import Answer, Connections, http_client
 from toolrec.llm.gate import Gate, Health
 from toolrec.llm.rate_headers import read_exhausted_s
 from toolrec.llm.refusals import TOKEN_LIMITS, ErrorBody, mask, without_secrets
@@ -103,14 +103,14 @@ class OpenAIChat:
         self._kept_secrets = self._secrets if config.has_key else ()
         self._token_limit = TOKEN_LIMITS[1] if config.is_openai else TOKEN_LIMITS[0]
         self._retrying = build_retrying(config)
-        self._connections = Connections(limit=config.concurrency, timeout_s=config.timeout_s, trust_env=not config.is_local)
+        self._http = http_client(config)
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=key,
             max_retries=0,
             timeout=config.timeout_s,
             default_headers=None if config.is_openai else _NOT_AT_HOME,
-            http_client=self._connections,
+            http_client=self._http,
         )
 
     def __repr__(self) -> str:
@@ -190,7 +190,7 @@ class OpenAIChat:
                 async with asyncio.timeout(min(self.config.timeout_s, call.left_s)):
                     answer = await self._exchange(content)
                 self._heed(answer.headers)
-                if answer.status < 400:
+                if answer.status < 300:
                     completion = self._read(answer.content, call)
                     request.succeeded(completion.usage)
                     return replace(completion, usage=completion.usage + call.lost)
@@ -213,11 +213,11 @@ class OpenAIChat:
         """The answer to one chat request.
 
         The OpenAI client builds the first one: its address, key and headers are those of all that follow, which differ in
-        their body alone and pass it by, for it takes twice the time of everything else in a call (decision 14).
+        their body alone and pass it by, for it takes more time than everything else in a call (decision 14). Through a
+        proxy all go its way.
         """
-        prepared = self._connections.prepared
-        if prepared is not None:
-            return await self._connections.exchange(prepared, content)
+        if isinstance(self._http, Connections) and self._http.prepared is not None:
+            return await self._http.exchange(self._http.prepared, content)
         try:
             response = await self._client.post(CHAT_PATH, content=content, cast_to=httpx2.Response, options=_JSON_OPTIONS)
         except openai.APIStatusError as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 
 import aiohttp
 import httpx2
+import openai
 from multidict import CIMultiDict
 from yarl import URL
 
+from toolrec.llm.config import LLMConfig
 from toolrec.llm.gate import KEEP_ALIVE_S
 from toolrec.llm.replies import UnusableReplyError
 
@@ -37,27 +40,59 @@ class Answer:
     content: bytes
 
 
-class Connections(httpx2.AsyncClient):
-    """What `openai.AsyncOpenAI` sends its requests through: aiohttp at once, without httpx2's transports between.
+def http_client(config: LLMConfig) -> Connections | BoundedClient:
+    """What the OpenAI client sends through: `Connections`, or where the environment names a proxy for it, its own way."""
+    if not config.is_local and {"http", "https", "all"} & getproxies().keys():
+        limits = httpx2.Limits(
+            max_connections=config.concurrency, max_keepalive_connections=config.concurrency, keepalive_expiry=KEEP_ALIVE_S
+        )
+        timeout = httpx2.Timeout(config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S), pool=None)
+        return BoundedClient(limits=limits, timeout=timeout)
+    return Connections(limit=config.concurrency, timeout_s=config.timeout_s, is_tls=config.base_url.startswith("https:"))
 
-    Answers are read whole, up to `MAX_REPLY_BYTES`: a few kilobytes can unpack to what fills the memory and holds all
-    users up. Cookies are not kept. One per event loop.
+
+class BoundedClient(openai.DefaultAioHttpClient):
+    """The OpenAI client's own way over aiohttp, for proxies; answers are read whole, up to `MAX_REPLY_BYTES`.
+
+    A few kilobytes can unpack to what fills the memory and holds all users up.
+    """
+
+    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
+        """The answer.
+
+        Raises:
+            UnusableReplyError: it is too large.
+        """
+        response = await super().send(request, **{**how, "stream": True})
+        try:
+            content = await read_bounded(response.aiter_bytes())
+        finally:
+            await response.aclose()
+        headers = httpx2.Headers(response.headers)
+        headers.pop("content-encoding", None)
+        return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
+
+
+class Connections(httpx2.AsyncClient):
+    """aiohttp at once, without httpx2's transports between; answers are read whole, up to `MAX_REPLY_BYTES`.
+
+    Proxies of the environment are not used, and cookies are not kept. One per event loop.
 
     Args:
         limit: connections at once.
         timeout_s: seconds without a byte.
-        trust_env: whether a proxy that the environment names is used.
+        is_tls: whether the endpoint speaks TLS; its certificates are checked as httpx2 does (`SSL_CERT_FILE`).
 
     Attributes:
-        prepared: the latest POST as the OpenAI client has built it; None before the first.
+        prepared: the latest POST that the OpenAI client has built; None before the first.
     """
 
-    def __init__(self, *, limit: int, timeout_s: float, trust_env: bool) -> None:
+    def __init__(self, *, limit: int, timeout_s: float, is_tls: bool = True) -> None:
         super().__init__(transport=httpx2.AsyncBaseTransport(), timeout=timeout_s, trust_env=False, follow_redirects=True)
         self.prepared: Prepared | None = None
-        self._limit, self._timeout_s, self._reads_env = limit, timeout_s, trust_env
+        self._limit, self._timeout_s = limit, timeout_s
+        self._tls: ssl.SSLContext | bool = httpx2.create_ssl_context() if is_tls else True
         self._session: aiohttp.ClientSession | None = None
-        self._proxies: dict[str, str | None] = {}
 
     def build_request(self, method: str, url: httpx2.URL | str, **parts: Any) -> httpx2.Request:
         """A request of the OpenAI client."""
@@ -74,7 +109,12 @@ class Connections(httpx2.AsyncClient):
             aiohttp.ClientError, OSError: there is none.
         """
         answer = await self.exchange(_prepared(request), request.content, method=request.method)
-        headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in _OF_THE_WAY]
+        # aiohttp reads bytes that are no UTF-8 as lone surrogates.
+        headers = [
+            (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+            for name, value in answer.headers.items()
+            if name.lower() not in _OF_THE_WAY
+        ]
         return httpx2.Response(answer.status, headers=headers, content=answer.content, request=request)
 
     async def exchange(self, prepared: Prepared, content: bytes, *, method: str = "POST") -> Answer:
@@ -85,15 +125,9 @@ class Connections(httpx2.AsyncClient):
             aiohttp.ClientError, OSError: there is none.
         """
         session = self._session or self._open()
-        read = bytearray()
-        async with session.request(
-            method, prepared.url, headers=prepared.headers, data=content or None, proxy=self._proxy_for(prepared.url)
-        ) as response:
-            async for part in response.content.iter_any():
-                read += part
-                if len(read) > MAX_REPLY_BYTES:
-                    raise UnusableReplyError(f"the answer is larger than {MAX_REPLY_BYTES / 1e6:g} MB")
-        return Answer(response.status, response.headers, bytes(read))
+        async with session.request(method, prepared.url, headers=prepared.headers, data=content or None) as response:
+            read = await read_bounded(response.content.iter_any())
+        return Answer(response.status, response.headers, read)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -103,9 +137,7 @@ class Connections(httpx2.AsyncClient):
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._limit, keepalive_timeout=KEEP_ALIVE_S, ssl=httpx2.create_ssl_context(trust_env=self._reads_env)
-            ),
+            connector=aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=KEEP_ALIVE_S, ssl=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=min(self._timeout_s, CONNECT_TIMEOUT_S), sock_read=self._timeout_s
@@ -113,14 +145,19 @@ class Connections(httpx2.AsyncClient):
         )
         return self._session
 
-    def _proxy_for(self, url: URL) -> str | None:
-        if not self._reads_env:
-            return None
-        scheme, host = url.scheme, url.host or ""
-        origin = f"{scheme}://{host}"
-        if origin not in self._proxies:
-            self._proxies[origin] = None if proxy_bypass(host) else getproxies().get(scheme) or getproxies().get("all")
-        return self._proxies[origin]
+
+async def read_bounded(parts: AsyncIterator[bytes]) -> bytes:
+    """An answer's body.
+
+    Raises:
+        UnusableReplyError: it is larger than `MAX_REPLY_BYTES`.
+    """
+    content = bytearray()
+    async for part in parts:
+        content += part
+        if len(content) > MAX_REPLY_BYTES:
+            raise UnusableReplyError(f"the answer is larger than {MAX_REPLY_BYTES / 1e6:g} MB")
+    return bytes(content)
 
 
 _OF_THE_BODY = frozenset((b"host", b"content-length", b"accept-encoding", b"connection"))

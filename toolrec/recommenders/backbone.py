@@ -5,6 +5,7 @@ Shape suffixes: B users in the batch, L history length, D width, I items plus pa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -29,8 +30,10 @@ KEPT_STATES = 8192
 
 
 GROUP_HISTORIES = 8
+"""Histories that go through a model together at most."""
+
 GROUP_STRETCH = 1.25
-"""Histories that go through a model together at most, and how much longer than its shortest the longest may be."""
+"""How many times as long as the shortest of a group its longest history may be."""
 
 
 class BackboneModel(nn.Module, ABC):
@@ -190,14 +193,16 @@ class Backbone(StateRecommender):
     def states(self, histories: Sequence[np.ndarray]) -> Tensor:
         """The backbone's states of histories."""
         keys = [hashlib.blake2b(np.ascontiguousarray(history_L).tobytes(), digest_size=16).digest() for history_L in histories]
-        missing = {key: history_L for key, history_L in zip(keys, histories, strict=True) if key not in self._kept}
-        found = {key: self._kept[key] for key in keys if key in self._kept}
+        # One look at each: another thread may drop what is kept.
+        found = {key: state for key in keys if (state := self._kept.get(key)) is not None}
+        missing = {key: history_L for key, history_L in zip(keys, histories, strict=True) if key not in found}
         if missing:
             state_BD = in_groups(list(missing.values()), self._group_states)
             found.update(zip(missing, state_BD, strict=True))
         for key in missing:
             self._kept[key] = found[key].clone()  # not the whole block's memory
-            if len(self._kept) > KEPT_STATES:
+        with contextlib.suppress(KeyError):  # another thread was quicker at the last one
+            while len(self._kept) > KEPT_STATES:
                 self._kept.popitem(last=False)
         return torch.stack([found[key] for key in keys])
 

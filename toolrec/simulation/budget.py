@@ -17,6 +17,9 @@ from toolrec.simulation.run_folder import RunFolder, read_spend
 UNFINISHED = "unfinished"
 """The purpose under which the journal has what was spent on rounds that never ended; of no user in particular."""
 
+LOOKS_AT_REST = 5
+"""Looks at the flow in a row, half a second apart, that find nothing in flight before a run is stopped for its budget."""
+
 _PAID = ("num_calls", "num_attempts", "prompt_tokens", "cached_tokens", "completion_tokens")
 
 
@@ -31,7 +34,7 @@ class BudgetWatch:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._is_at_rest = False
+        self._num_looks_at_rest = 0
 
     def __call__(self, snapshot: FlowSnapshot) -> None:
         """Takes a look at the flow.
@@ -39,10 +42,10 @@ class BudgetWatch:
         Raises:
             RunStoppedError: the budget is spent, and somebody waits for more.
         """
-        was_at_rest = self._is_at_rest
-        self._is_at_rest = snapshot.is_budget_spent and snapshot.in_flight == 0 and snapshot.waiting > 0
-        # At rest twice in a row: the rounds of the last replies have had their time to end and to be written down.
-        if was_at_rest and self._is_at_rest:
+        is_at_rest = snapshot.is_budget_spent and snapshot.in_flight == 0 and snapshot.waiting > 0
+        self._num_looks_at_rest = self._num_looks_at_rest + 1 if is_at_rest else 0
+        # The users of the last replies may wait for their turn, and their rounds have to end and to be written down.
+        if self._num_looks_at_rest >= LOOKS_AT_REST:
             raise budget_stop(self._budget, snapshot.usage, snapshot.num_unreported)
 
 

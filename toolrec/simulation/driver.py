@@ -163,9 +163,10 @@ class Crew:
             endpoint = EmbeddedEndpointActor.options(scheduling_strategy=_on(node)).remote(port, embedded)
             try:
                 base_url: str = _await_start(endpoint.base_url.remote(), "the embedded endpoint")
-            except ToolRecError:  # another process of the node may have been quicker at this port
+            except ToolRecError as error:
                 ray.kill(endpoint)
-                if tries_left == 0:
+                # Another process of the node may have been quicker at this port; one that found no place finds none again.
+                if tries_left == 0 or error.__cause__ is None:
                     raise
             else:
                 break

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
@@ -19,6 +21,8 @@ POLL_INTERVAL_S = 0.5
 
 LEAVING_S = 10.0
 """How long a run that ends waits for an answer of an actor."""
+
+Answer = TypeVar("Answer")
 
 Listener = Callable[[FlowSnapshot], None]
 """Told of every snapshot; what it raises ends the run."""
@@ -58,14 +62,15 @@ class FlowWatch:
         Raises:
             RunStoppedError: the endpoint was down for too long, or too many requests failed.
         """
-        while not over.is_set():
-            await self.poll()
-            try:
-                async with asyncio.timeout(POLL_INTERVAL_S):
-                    await over.wait()
-            except TimeoutError:
-                pass
-        await self.poll()
+        try:
+            while not over.is_set():
+                await until_leaving(self.poll(), over)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_INTERVAL_S):
+                        await over.wait()
+            await until_leaving(self.poll(), over)
+        except TimeoutError:
+            log.warning("the governor says nothing any more; its last word stands")
 
     async def poll(self) -> FlowSnapshot:
         """One look at the flow; while the governor is away the last one stands.
@@ -120,6 +125,22 @@ class FlowWatch:
                 allowed=self._max_failed_requests,
                 hint="--resume goes on",
             )
+
+
+async def until_leaving(call: Awaitable[Answer], over: asyncio.Event) -> Answer:
+    """An actor's answer: waited for as long as the run goes on, and for `LEAVING_S` once it is `over`.
+
+    Raises:
+        TimeoutError: none came.
+    """
+    answer, leaving = asyncio.ensure_future(call), asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(LEAVING_S):
+            return await answer
+    finally:
+        answer.cancel()
+        leaving.cancel()
 
 
 def llm_counts(snapshot: FlowSnapshot) -> dict[str, int]:

@@ -13,16 +13,23 @@ OUTAGE_USERS = 20
 
 TraceRows: TypeAlias = tuple[Row, list[Row]]
 
-_ABOUT_MESSAGES = re.compile(rf"{LLMRefusedError.__name__}: .*refused the request with HTTP (?:400|413|422)\b", re.DOTALL)
+_REFUSED = re.compile(rf"{LLMRefusedError.__name__}: \S+ refused the request with HTTP (\d+)\b")
+"""How an error begins that is an endpoint's final answer, in the client's words."""
+
+_ABOUT_MESSAGES = frozenset(("400", "413", "422"))
 """Answers by which an endpoint refuses what a request holds; it gives them too where it takes no request of ours."""
+
+_OF_OURS = frozenset(("cancelled", "budget"))
+"""How users end whom nothing shows to have got through at the endpoint."""
 
 
 class HeldUsers:
     """Tells failed users from a failing endpoint: users who end for its sake count when it is seen to work.
 
-    It works where another user gets through after them. Where nobody else is left, only refusals of what a request holds
-    count, and only where the endpoint is proven: no resumed run would get further with these users. Anything else stops
-    the run, and a resumed one simulates them.
+    It works where another user gets through after them. When all have ended, those who are held still count where somebody
+    got through before, unless one of them was refused for what no messages are at fault for (a key, an address, a quota);
+    where nobody did, only refusals of what a request holds count, and only where the endpoint is proven: no resumed run
+    would get further with these users. Anything else stops the run, and a resumed one simulates them.
 
     Args:
         concurrency: users in flight.
@@ -47,6 +54,8 @@ class HeldUsers:
             if len(self._held) >= self._limit:
                 raise self._stopped()
             return []
+        if ended[0]["ended_by"] in _OF_OURS:
+            return [ended]
         self._got_through = True
         counted, self._held = [*self._held, ended], []
         return counted
@@ -57,14 +66,18 @@ class HeldUsers:
         Raises:
             RunStoppedError: it may be the endpoint that failed them.
         """
-        is_theirs = self._got_through or (self._is_endpoint_proven and all(map(_is_about_messages, self._held)))
+        refusals = [_refusing_status(user) for user in self._held]
+        if self._got_through:
+            is_theirs = all(status is None or status in _ABOUT_MESSAGES for status in refusals)
+        else:
+            is_theirs = self._is_endpoint_proven and all(status in _ABOUT_MESSAGES for status in refusals)
         if self._held and not is_theirs:
             raise self._stopped()
         return self._held
 
     def _stopped(self) -> RunStoppedError:
         hint = "mend it and run the same command with --resume; these users are not counted yet"
-        if all(map(_is_about_messages, self._held)):
+        if all(_refusing_status(user) in _ABOUT_MESSAGES for user in self._held):
             hint += (
                 ". Where it is their own messages that it refuses, a resumed run that tries the endpoint first (without "
                 "--no-llm-check) counts them as failed, once another user has finished"
@@ -79,5 +92,7 @@ def _is_of_the_user(row: Row) -> bool:
     return str(row["error"]).startswith((MessagesRefusedError.__name__, ContextTooLongError.__name__))
 
 
-def _is_about_messages(ended: TraceRows) -> bool:
-    return _ABOUT_MESSAGES.match(str(ended[0]["error"])) is not None
+def _refusing_status(ended: TraceRows) -> str | None:
+    """The HTTP status of a final answer; None where the user failed otherwise."""
+    found = _REFUSED.match(str(ended[0]["error"]))
+    return found.group(1) if found else None

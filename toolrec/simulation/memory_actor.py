@@ -132,7 +132,7 @@ class SharedMemory:
 
     def _refuse_without_file(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)
 
     def _take(self, done: HeldRound, written: list[bytes]) -> int:
         if done.attempt < self._attempts.get(done.user_index, 0):

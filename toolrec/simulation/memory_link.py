@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from toolrec.errors import RunStoppedError, StorageError, ToolRecError
-from toolrec.simulation.flow_watch import LEAVING_S
+from toolrec.simulation.flow_watch import LEAVING_S, Answer, until_leaving
 from toolrec.simulation.memory_actor import spend_in_flight
 from toolrec.simulation.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 
 class MemoryLink:
@@ -81,11 +79,8 @@ class MemoryLink:
             self._fell_silent(error)
 
     async def _answer(self, call: Awaitable[Answer]) -> Answer:
-        answer, over = asyncio.ensure_future(call), asyncio.ensure_future(self._over.wait())
         try:
-            await asyncio.wait((answer, over), return_when=asyncio.FIRST_COMPLETED)
-            async with asyncio.timeout(LEAVING_S):
-                return await answer
+            return await until_leaving(call, self._over)
         except RayTaskError as error:
             cause = cause_of(error)
             raise cause if isinstance(cause, ToolRecError) else error from None
@@ -94,9 +89,6 @@ class MemoryLink:
             raise RunStoppedError(
                 f"the shared memory is gone: {lines[-1] if lines else error}", hint="--resume goes on after the last rounds"
             ) from error
-        finally:
-            answer.cancel()
-            over.cancel()
 
     def _fell_silent(self, error: Exception) -> None:
         self._is_silent = True
