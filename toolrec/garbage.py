@@ -1,7 +1,9 @@
-"""The garbage collector of a process that lives long and makes many short-lived records."""
+"""The memory of a process that lives long: what it keeps is not looked through, and what it freed goes back to the machine."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 
 YOUNG_OBJECTS = 20_000
@@ -16,3 +18,14 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+
+
+def give_back() -> None:
+    """To be called between two large pieces of work.
+
+    glibc keeps what a thread has freed, in heaps of 64 MB that the next thread may not find again: without this a process
+    that trains one model after the other grows by half a gigabyte with each.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

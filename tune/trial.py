@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from toolrec import garbage
 from toolrec.data import Dataset, load_dataset
 from toolrec.errors import ToolRecError
 from toolrec.files import write_json
@@ -65,6 +66,7 @@ def run_trial(params: Mapping[str, Any], *, plan: Plan) -> None:
     Raises:
         ConfigError: the parameters do not fit, or the training diverged.
     """
+    garbage.give_back()  # what the trial before it in this process has freed
     torch.set_num_threads(plan.num_threads)
     place = plan.trials / tune.get_context().get_trial_id()
     (place / ERROR).unlink(missing_ok=True)
