@@ -156,7 +156,9 @@ def test_a_lost_governor_changes_no_list(
         flow = FlowWatch(crew.governor, config.flow, outage_timeout_s=60.0)
 
         async def go() -> None:
-            await Driver(crew, folder, config, RunWatch(num_users=len(tasks)), flow).run(tasks)
+            driver = Driver(crew, folder, config, RunWatch(num_users=len(tasks)), flow)
+            await driver.run(tasks)
+            await driver.rest()
             last = await flow.last()
             assert last.num_requests == endpoint.num_requests
             assert last.num_calls == endpoint.num_requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import uuid
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 MESSAGE_ROUNDS = 64
 """Rounds that go to the shared memory in one message at most."""
+
+LAST_REPORT_S = 6.0
+"""How long an actor that comes to rest tries to reach the governor; less than the driver waits for the actor."""
 
 USERS_AT_WORK = 64
 """Users that one actor works on at once; the others wait for the LLM, or for their turn."""
@@ -87,7 +91,7 @@ class Simulation:
         self._spec = spec
         gathering = Gathering()
         self._record = Coalescer(_recorder(memory), max_batch=MESSAGE_ROUNDS, gather_s=gathering)
-        self._governor = governor
+        self._exchange = exchange_with(governor, uuid.uuid4().hex)
         self._in_step: asyncio.Task[None] | None = None
         self._users: set[asyncio.Task[Any]] = set()
         self._gate = Gate(limit=None, on_completion=[llm_seconds(spec.run), gathering.took])
@@ -106,7 +110,7 @@ class Simulation:
     async def ready(self) -> bool:
         """Answers once the actor is up, and takes its part in the run's flow from then on."""
         if self._in_step is None:
-            self._in_step = asyncio.create_task(keep_in_step(self._gate, exchange_with(self._governor, uuid.uuid4().hex)))
+            self._in_step = asyncio.create_task(keep_in_step(self._gate, self._exchange))
             self._in_step.add_done_callback(end_out_of_step)
         return True
 
@@ -127,12 +131,25 @@ class Simulation:
         return trace_rows(trace)
 
     async def rest(self) -> None:
-        """Ends all users where they are, for a run that stops: nothing is asked after this, what was spent is still reported."""
+        """Ends all users that are left: nothing is asked after this, and all that was is reported to the governor."""
         users = set(self._users)
         for user in users:
             user.cancel()
         if users:
             await asyncio.wait(users)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_REPORT_S):
+                await self._report()
+
+    async def _report(self) -> None:
+        """Tells the governor all requests so far, also one that has just been lost and starts again."""
+        while True:
+            try:
+                await self._exchange(self._gate.report())
+            except ConnectionError:
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     def _keeper(self, task: UserTask, rounds: list[Round]) -> Callable[[Round], Awaitable[None]]:
         """Gives each round to the shared memory before the next one begins."""
@@ -155,7 +172,7 @@ class Gathering:
     """How long messages to other actors may wait for company: a hundredth of what an LLM call takes, which nobody notices."""
 
     SHARE = 0.01
-    LONGEST_S = 0.05
+    LONGEST_S = 0.02
     LEARNING_RATE = 0.05
 
     def __init__(self) -> None:
