@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayError
 
 from toolrec.data import DomainWords, Pool
 from toolrec.llm import LLMConfig
-from toolrec.llm.flow import FlowSettings, FlowSnapshot
+from toolrec.llm.flow import Allowance, FlowSettings, FlowSnapshot, MemberReport
 from toolrec.records import Round, ToolCall, Usage, UserTask
 from toolrec.simulation import actors
 from toolrec.simulation.actors import Simulation, SimulationSpec, end_out_of_step
@@ -55,6 +56,21 @@ def local(actor: object) -> Any:
             return SimpleNamespace(remote=getattr(actor, name))
 
     return Local()
+
+
+class RestartingGovernor:
+    """Away for the first report, and takes those after it."""
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+        self.reports: list[MemberReport] = []
+
+    async def exchange(self, _: str, report: MemberReport) -> Allowance:
+        self.num_asked += 1
+        if self.num_asked == 1:
+            raise RayError("it starts again")
+        self.reports.append(report)
+        return Allowance(limit=1)
 
 
 class BusyCrew:
@@ -154,14 +170,17 @@ async def test_a_simulation_at_rest_has_nobody_under_way():
         rank_tool=f"{__name__}:any_tool",
     )
     pool = Pool(item_ids=["", "1"], titles=["", "one"], attributes=[], values={}, domain=DomainWords())
-    simulation = Simulation(spec, pool, local(SharedMemory()), local(object()))
+    governor = RestartingGovernor()
+    simulation = Simulation(spec, pool, local(SharedMemory()), local(governor))
     users = [
         asyncio.create_task(simulation.run_user(UserTask(user_index=u, user_id=str(u), history=(1,)), [])) for u in (1, 2, 3)
     ]
     await Endless.begun.wait()
     await simulation.rest()
     assert all(user.cancelled() for user in users)
+    assert (governor.num_asked, len(governor.reports)) == (2, 1)
     await simulation.rest()  # nobody is left
+    assert len(governor.reports) == 2
 
 
 async def test_an_actor_out_of_step_ends_and_one_that_is_stopped_does_not(monkeypatch: pytest.MonkeyPatch):
