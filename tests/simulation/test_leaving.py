@@ -244,7 +244,7 @@ def driven(tmp_path: Path) -> Iterator[tuple[Muted, BusyCrew, Driver, RunFolder]
 async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_written(
     driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("toolrec.simulation.memory_link.LEAVING_S", 0.05)
+    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, crew, driver, folder = driven
     memory.is_mute.set()
     running = asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))
@@ -265,7 +265,7 @@ async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_writte
 async def test_nothing_is_journalled_of_a_silent_memory_whose_file_is_lost_and_that_is_said(
     driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("toolrec.simulation.memory_link.LEAVING_S", 0.05)
+    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, _, driver, folder = driven
     memory.is_mute.set()
     folder.rounds_in_flight.unlink()
@@ -278,7 +278,7 @@ async def test_nothing_is_journalled_of_a_silent_memory_whose_file_is_lost_and_t
 async def test_a_memory_that_is_away_during_the_run_is_waited_for(
     driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("toolrec.simulation.memory_link.LEAVING_S", 0.05)
+    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, crew, driver, folder = driven
     memory.is_mute.set()
     running = asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))

@@ -28,7 +28,6 @@ from toolrec.records import RankedItem
 KEPT_STATES = 8192
 """Histories whose backbone state is kept: about 10 MB at width 128."""
 
-
 GROUP_HISTORIES = 8
 """Histories that go through a model together at most."""
 

@@ -19,13 +19,7 @@ from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryEr
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from toolrec.data import Pool
-from toolrec.errors import (
-    ConfigError,
-    RecordingError,
-    RunStoppedError,
-    StorageError,
-    ToolRecError,
-)
+from toolrec.errors import ConfigError, RecordingError, RunStoppedError, StorageError, ToolRecError
 from toolrec.llm.budget import Budget
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.flow import FlowSettings

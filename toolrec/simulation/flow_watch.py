@@ -136,8 +136,10 @@ async def until_leaving(call: Awaitable[Answer], over: asyncio.Event) -> Answer:
     answer, leaving = asyncio.ensure_future(call), asyncio.ensure_future(over.wait())
     try:
         await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
-        async with asyncio.timeout(LEAVING_S):
-            return await answer
+        answered, _ = await asyncio.wait((answer,), timeout=LEAVING_S)
+        if not answered:
+            raise TimeoutError(f"no answer in {LEAVING_S:g} s")
+        return answer.result()
     finally:
         answer.cancel()
         leaving.cancel()

@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from toolrec.errors import RunStoppedError, StorageError, ToolRecError
-from toolrec.simulation.flow_watch import LEAVING_S, Answer, until_leaving
+from toolrec.simulation.flow_watch import Answer, until_leaving
 from toolrec.simulation.memory_actor import spend_in_flight
 from toolrec.simulation.run_folder import RunFolder
 
@@ -92,7 +92,7 @@ class MemoryLink:
 
     def _fell_silent(self, error: Exception) -> None:
         self._is_silent = True
-        reason = f"{type(error).__name__}: {error}" if str(error) else f"no answer in {LEAVING_S:g} s"
+        reason = str(error) if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         log.warning(
             "the shared memory says nothing any more (%s); of what was spent since the last block, the rounds that it "
             "has written to %s are journalled, and nothing else",
