@@ -13,10 +13,31 @@ from typing import Any
 
 import pandas as pd
 
+from toolrec.data import Dataset
+from toolrec.llm import LLMConfig, OpenAIChat
+from toolrec.records import Completion, UserTask
 from toolrec.simulation.run_folder import read_rounds, read_users
 
 ROOT = Path(__file__).resolve().parents[1]
 Evaluate = Callable[..., Path]
+
+
+ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+"""A conversation for tests that do not care what is asked."""
+
+
+async def ask(config: LLMConfig, **how: Any) -> Completion:
+    """One call of a client of its own."""
+    async with OpenAIChat(config) as llm:
+        return await llm.complete(ASK, **how)
+
+
+def tasks_of(dataset: Dataset, count: int) -> list[UserTask]:
+    """The data set's first users."""
+    return [
+        UserTask(user_index=u, user_id=dataset.user_ids[u], history=tuple(dataset.history(u, "test").tolist()))
+        for u in range(1, count + 1)
+    ]
 
 
 class Clock:

@@ -1,34 +1,21 @@
-"""The client against a real server that fails by script."""
+"""Calls against a real server that fails by script: attempts, time, refusals, outages."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import gzip
-import json
-import logging
 import time
-import traceback
-import tracemalloc
 from typing import Any
 
 import pytest
-from support import Clock
+from support import ASK, Clock, ask
 
-from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
-from toolrec.llm import LLM, LLMConfig, OpenAIChat
+from toolrec.errors import ContextTooLongError, LLMRefusedError, LLMUnavailableError
+from toolrec.llm import LLM, OpenAIChat
 from toolrec.llm.flow import FlowSettings, Governor
 from toolrec.llm.gate import Gate
-from toolrec.records import Usage
+from toolrec.records import Completion, Usage
 
-ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 TOOLS = [{"type": "function", "function": {"name": "retrieve", "parameters": {"type": "object", "properties": {}}}}]
-KEY = "sk-marker-4711-never-shown"
-
-
-async def ask(config: LLMConfig, **how: Any) -> Any:
-    async with OpenAIChat(config) as llm:
-        return await llm.complete(ASK, **how)
 
 
 def test_is_an_llm(quick: Any) -> None:
@@ -257,114 +244,6 @@ async def test_refused_parameter_of_many_calls_at_once_is_counted_once(serve: An
     assert [c.usage.num_attempts for c in completions] == [2] * 8
 
 
-async def test_stop_is_cut_here_where_the_endpoint_does_not(serve: Any, quick: Any, steps: Any) -> None:
-    server = await serve(steps.reply("Thought 1: a\nAction 1: Retrieve[none, 5]\nObservation 1: made up", finish_reason="length"))
-    async with OpenAIChat(quick(server.base_url)) as llm:
-        completion = await llm.complete(ASK, stop=["Observation"])
-        assert llm.counts["cut_by_client"] == 1
-    assert completion.text == "Thought 1: a\nAction 1: Retrieve[none, 5]\n"
-    assert completion.finish_reason == "stop"
-
-
-async def test_parallel_tool_calls_are_all_passed_on(serve: Any, quick: Any, steps: Any) -> None:
-    calls = [
-        {"id": "a", "type": "function", "function": {"name": "retrieve", "arguments": '{"k": 5}'}},
-        {"type": "function", "function": {"name": "rank", "arguments": {"k": 6}}},
-        {"id": "c", "function": {"name": "finish"}},
-        "no call",
-        {"id": "d"},
-    ]
-    server = await serve(steps.reply(None, message={"tool_calls": calls}, finish_reason="tool_calls"))
-    completion = await ask(quick(server.base_url), tools=TOOLS)
-    assert [(c.id, c.name, c.arguments) for c in completion.tool_calls] == [
-        ("a", "retrieve", '{"k": 5}'),
-        ("call_2", "rank", '{"k": 6}'),
-        ("c", "finish", "{}"),
-    ]
-    assert completion.text == ""
-    assert completion.finish_reason == "tool_calls"
-    assert server.requests[0]["tools"] == TOOLS
-
-
-@pytest.mark.parametrize(
-    ("content", "message", "text", "reasoning"),
-    [
-        ("answer", {"reasoning_content": "why"}, "answer", "why"),
-        ("answer", {"reasoning": "why"}, "answer", "why"),
-        ("<think>why\n</think>\n\nanswer", {}, "answer", "why"),
-        ("why</think>answer", {}, "answer", "why"),
-        ("<think>never ends", {}, "", "never ends"),
-        ("<11>\n<12>", {}, "<11>\n<12>", ""),
-        (None, {"reasoning_content": "only thoughts"}, "", "only thoughts"),
-        ([{"type": "text", "text": "in "}, {"type": "image"}, {"type": "text", "text": "parts"}], {}, "in parts", ""),
-        (None, {}, "", ""),
-        ("", {"refusal": "I cannot"}, "I cannot", ""),
-    ],
-)
-async def test_shapes_of_content(
-    content: Any, message: dict[str, Any], text: str, reasoning: str, serve: Any, quick: Any, steps: Any
-) -> None:
-    server = await serve(steps.reply(content, message=message))
-    completion = await ask(quick(server.base_url))
-    assert (completion.text, completion.reasoning) == (text, reasoning)
-    assert completion.finish_reason == ("refusal" if message.get("refusal") else "stop")
-
-
-async def test_missing_usage_is_zero_and_counted(serve: Any, quick: Any, steps: Any) -> None:
-    server = await serve(steps.reply())
-    async with OpenAIChat(quick(server.base_url)) as llm:
-        assert (await llm.complete(ASK)).usage == Usage(num_calls=1, num_attempts=1)
-        assert llm.counts["usage_missing"] == 1
-
-
-async def test_length_and_content_filter(serve: Any, quick: Any, steps: Any) -> None:
-    server = await serve(
-        steps.reply("half", finish_reason="length"),
-        steps.reply("", finish_reason="content_filter"),
-        steps.error(400, "The response was filtered due to the content management policy", code="content_filter"),
-    )
-    async with OpenAIChat(quick(server.base_url)) as llm:
-        assert (await llm.complete(ASK)).finish_reason == "length"
-        for _ in range(2):
-            with pytest.raises(MessagesRefusedError, match="filter"):
-                await llm.complete(ASK)
-    assert len(server.requests) == 3
-
-
-async def test_an_answer_without_a_reply_is_paid_for(serve: Any, quick: Any, steps: Any) -> None:
-    usage = {"prompt_tokens": 100, "completion_tokens": 7}
-    empty = {"status": 200, "json": {"choices": [], "usage": usage}}
-    filtered = steps.reply("", finish_reason="content_filter", usage=usage)
-    server = await serve(empty, steps.error(500), steps.reply(usage={"prompt_tokens": 10, "completion_tokens": 1}), filtered)
-    async with OpenAIChat(quick(server.base_url)) as llm:
-        paid = Usage(num_calls=1, num_attempts=3, prompt_tokens=110, completion_tokens=8)
-        assert (await llm.complete(ASK)).usage == llm.gate.totals.usage == paid
-        with pytest.raises(LLMRefusedError, match="filter"):
-            await llm.complete(ASK)
-        assert llm.gate.totals.usage == paid + Usage(prompt_tokens=100, completion_tokens=7)
-        assert llm.counts["usage_missing"] == 0
-
-
-@pytest.mark.parametrize("status", [200, 500])
-async def test_an_answer_that_unpacks_to_more_than_fits_is_malformed(status: int, serve: Any, quick: Any) -> None:
-    large = gzip.compress(b" " * 100_000_000)
-    server = await serve({"status": status, "bytes": large, "headers": {"content-encoding": "gzip"}})
-    async with OpenAIChat(quick(server.base_url, max_malformed=1)) as llm:
-        tracemalloc.start()
-        with pytest.raises(LLMUnavailableError, match="larger than 8 MB"):
-            await llm.complete(ASK)
-        _, most_bytes = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert llm.gate.totals.failures == {"malformed": 1}
-    assert most_bytes < 60_000_000
-
-
-async def test_a_packed_answer_is_read(serve: Any, quick: Any, steps: Any) -> None:
-    packed = gzip.compress(json.dumps(steps.reply("fine")["json"]).encode())
-    server = await serve({"status": 200, "bytes": packed, "headers": {"content-encoding": "gzip"}})
-    assert (await ask(quick(server.base_url))).text == "fine"
-
-
 async def test_concurrency_is_kept(serve: Any, quick: Any, steps: Any) -> None:
     server = await serve({**steps.reply(), "delay_s": 0.02})
     async with OpenAIChat(quick(server.base_url, concurrency=3)) as llm:
@@ -372,18 +251,23 @@ async def test_concurrency_is_kept(serve: Any, quick: Any, steps: Any) -> None:
     assert server.max_in_flight == 3
 
 
+async def in_step(llm: OpenAIChat, governor: Governor, clock: Clock) -> asyncio.Task[Completion]:
+    """A call that has ended, of a client that kept in step with the governor."""
+    call = asyncio.create_task(llm.complete(ASK))
+    async with asyncio.timeout(20):
+        while not call.done():
+            clock.now_s += 60.0 if governor.snapshot().num_outages else 0.1  # the next probe is always due
+            llm.gate.apply(governor.exchange("a", llm.gate.report()))
+            await asyncio.sleep(0.001)
+    return call
+
+
 async def test_a_call_that_always_fails_is_no_outage_of_the_whole_run(serve: Any, quick: Any, steps: Any) -> None:
     server = await serve(steps.error(500, "poisoned"))
     clock = Clock()
     governor = Governor(FlowSettings(), ceiling=1, clock=clock)
-    gate = Gate(limit=None)
-    async with OpenAIChat(quick(server.base_url, max_attempts=7), gate) as llm:
-        call = asyncio.create_task(llm.complete(ASK))
-        async with asyncio.timeout(20):
-            while not call.done():
-                clock.now_s += 60.0 if governor.snapshot().num_outages else 0.1  # the next probe is always due
-                gate.apply(governor.exchange("a", gate.report()))
-                await asyncio.sleep(0.001)
+    async with OpenAIChat(quick(server.base_url, max_attempts=7), Gate(limit=None)) as llm:
+        call = await in_step(llm, governor, clock)
         with pytest.raises(LLMUnavailableError, match="after 7 attempts"):
             await call
     assert len(server.requests) == 7
@@ -396,14 +280,8 @@ async def test_an_endpoint_that_answers_nobody_is_not_held_against_a_call(fault:
     server = await serve(*([step] * 9), steps.reply("back"))
     clock = Clock()
     governor = Governor(FlowSettings(), ceiling=1, clock=clock)
-    gate = Gate(limit=None)
-    async with OpenAIChat(quick(server.base_url, max_attempts=6), gate) as llm:
-        call = asyncio.create_task(llm.complete(ASK))
-        async with asyncio.timeout(20):
-            while not call.done():
-                clock.now_s += 60.0 if governor.snapshot().num_outages else 0.1
-                gate.apply(governor.exchange("a", gate.report()))
-                await asyncio.sleep(0.001)
+    async with OpenAIChat(quick(server.base_url, max_attempts=6), Gate(limit=None)) as llm:
+        call = await in_step(llm, governor, clock)
         assert (await call).text == "back"
 
 
@@ -416,133 +294,3 @@ async def test_cancelling_a_call_frees_its_place(serve: Any, quick: Any, steps: 
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (await llm.complete(ASK)).text == "next"
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [("http://127.0.0.1:1/v1", "connection refused"), ("http://no-such-host.invalid/v1", "cannot be resolved")],
-)
-async def test_unreachable_says_why(url: str, reason: str, quick: Any) -> None:
-    with pytest.raises(LLMUnavailableError, match=reason) as caught:
-        await ask(quick(url, max_attempts=2))
-    assert str(copy.copy(caught.value)) == str(caught.value)
-
-
-async def test_tls_to_a_plain_port_says_so(embedded: Any, quick: Any) -> None:
-    with pytest.raises(LLMUnavailableError, match="TLS connection failed"):
-        await ask(quick(embedded.base_url.replace("http://", "https://"), max_attempts=1))
-
-
-async def test_key_is_sent_and_never_shown(
-    serve: Any, quick: Any, steps: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("OWN_KEY", KEY)
-    caplog.set_level(logging.DEBUG)
-    echo = f"Incorrect API key provided: {KEY}. Header was Bearer {KEY}"
-    plain = {"status": 403, "raw": f"<html>denied for {KEY}</html>"}
-    server = await serve(
-        steps.error(401, echo),
-        plain,
-        steps.error(500, echo),
-        steps.error(500, echo),
-        steps.error(400, echo, code="context_length_exceeded"),
-    )
-    config = quick(server.base_url, api_key_env="OWN_KEY", max_attempts=2)
-    shown = [repr(config)]
-    async with OpenAIChat(config) as llm:
-        shown.append(repr(llm))
-        for _ in range(4):
-            try:
-                await llm.complete(ASK)
-            except (LLMRefusedError, LLMUnavailableError, ContextTooLongError) as failure:
-                assert failure.__context__ is None or KEY not in repr(failure.__context__)
-                shown += [
-                    "".join(traceback.format_exception(failure)),
-                    str(failure),
-                    repr(failure),
-                    repr(copy.copy(failure)),
-                ]
-    assert all(f"authorization: bearer {KEY}" in head.lower() for head in server.headers)
-    assert len(shown) == 2 + 4 * 4
-    assert KEY not in "".join(shown) + caplog.text
-
-
-async def test_no_key_sends_a_placeholder(serve: Any, steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    server = await serve(steps.reply())
-    await ask(LLMConfig(base_url=server.base_url, model="m"))
-    assert "authorization: bearer no-key" in server.headers[0].lower()
-
-
-async def test_environment_of_openai_stays_at_home(serve: Any, quick: Any, steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_ORG_ID", "org-marker")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    server = await serve(steps.reply())
-    await ask(quick(server.base_url))
-    assert KEY not in server.headers[0]
-    assert "org-marker" not in server.headers[0]
-
-
-def test_openai_without_a_key_is_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-        OpenAIChat(LLMConfig(model="m"))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"model": ""},
-        {"base_url": "127.0.0.1:8000"},
-        {"base_url": "ftp://host/v1"},
-        {"base_url": "http:///v1"},
-        {"base_url": "http://host:99999/v1"},
-        {"base_url": "http://user:secret-word@host/v1"},
-        {"base_url": "http://host/v1?api_key=secret-word"},
-        {"base_url": "http://ho st/v1"},
-        {"temperature": 3.0},
-        {"concurrency": 0},
-        {"max_attempts": 0},
-        {"timeout_s": 0.0},
-        {"timeout_s": float("nan")},
-        {"total_timeout_s": float("inf")},
-        {"min_wait_s": -1.0},
-        {"max_output_tokens": 0},
-    ],
-)
-def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        LLMConfig(**{"model": "m", **settings})
-    assert "secret-word" not in str(caught.value)
-
-
-def test_key_that_is_no_header_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OWN_KEY", "abc\ndef")
-    with pytest.raises(ConfigError) as caught:
-        LLMConfig(model="m", api_key_env="OWN_KEY").read_key()
-    assert "abc" not in str(caught.value)
-
-
-async def test_list_of_models(serve: Any, quick: Any, steps: Any) -> None:
-    server = await serve(
-        {"status": 200, "json": {"data": [{"id": "a"}, {"id": "b"}]}},
-        steps.error(404, "Not Found"),
-        {"status": 200, "raw": "no list"},
-        steps.error(401, "who are you"),
-    )
-    async with OpenAIChat(quick(server.base_url)) as llm:
-        assert await llm.list_models() == ["a", "b"]
-        assert await llm.list_models() is None
-        assert await llm.list_models() is None
-        with pytest.raises(LLMRefusedError, match="who are you"):
-            await llm.list_models()
-
-
-async def test_the_request_is_plain_json(serve: Any, quick: Any, steps: Any) -> None:
-    server = await serve(steps.reply())
-    odd = "Amélie \ud83c\udfac \u2028 ‹x›"
-    async with OpenAIChat(quick(server.base_url)) as llm:
-        await llm.complete([{"role": "user", "content": odd}])
-    assert server.requests[0]["messages"] == [json.loads(json.dumps({"role": "user", "content": odd}))]

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from support import ASK
 
 from toolrec.errors import LLMRefusedError, LLMUnavailableError
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.llm.connections import Connections
 
 ELSEWHERE = LLMConfig(base_url="http://llm.example.test:8080/v1", model="m", api_key_env="", max_attempts=1)
-ASK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 
 
 def fields(head: str) -> dict[str, str]:

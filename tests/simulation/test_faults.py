@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 from fault_endpoint import FaultEndpoint
-from support import Evaluate, same, start_cli, summary_of
+from support import Evaluate, same, start_cli, summary_of, tasks_of
 
 from toolrec.connect import free_port
 from toolrec.data import Dataset
@@ -24,7 +24,7 @@ from toolrec.errors import StorageError
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.records import Round, Usage, UserTask
+from toolrec.records import Round, Usage
 from toolrec.simulation import driver
 from toolrec.simulation.actors import LocalTools, SimulationSpec
 from toolrec.simulation.budget import spent_so_far
@@ -47,6 +47,14 @@ def wait_for_users(run: Path, process: subprocess.Popen[str]) -> None:
 
 def flags_for(llm: EmbeddedServer | FaultEndpoint) -> list[str]:
     return ["--llm-url", llm.base_url, "--llm-model", MODEL_NAME, "--no-llm-check", "--users", "60", "--concurrency", "12"]
+
+
+def spec_for(llm: EmbeddedServer, dataset: Path, recommenders: Path) -> SimulationSpec:
+    return SimulationSpec(
+        surrogate=SurrogateConfig(),
+        llm=LLMConfig(base_url=llm.base_url, model=MODEL_NAME),
+        tools=LocalTools(dataset=str(dataset), recommenders=str(recommenders)),
+    )
 
 
 def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
@@ -167,14 +175,8 @@ def test_resuming_a_finished_run_makes_the_figures_again_and_takes_in_what_a_kil
 def test_one_failing_user_stops_no_other(
     demo: Dataset, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, local_ray: None, tmp_path: Path
 ):
-    spec = SimulationSpec(
-        surrogate=SurrogateConfig(),
-        llm=LLMConfig(base_url=slow_llm.base_url, model=MODEL_NAME),
-        tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
-    )
-    tasks = [
-        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 41)
-    ]
+    spec = spec_for(slow_llm, demo_folder, demo_recommenders)
+    tasks = tasks_of(demo, 40)
     tasks[7] = replace(tasks[7], history=(10**6,))  # an item that no pool has: a fault of ours, not of the LLM's
     config = SimulationConfig(concurrency=20, num_actors=2)
     folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
@@ -194,15 +196,9 @@ def test_one_failing_user_stops_no_other(
 def test_a_shared_memory_that_cannot_use_its_file_says_so_at_the_start_and_in_the_middle(
     demo: Dataset, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, local_ray: None, tmp_path: Path
 ):
-    spec = SimulationSpec(
-        surrogate=SurrogateConfig(),
-        llm=LLMConfig(base_url=slow_llm.base_url, model=MODEL_NAME),
-        tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
-    )
+    spec = spec_for(slow_llm, demo_folder, demo_recommenders)
     config = SimulationConfig(concurrency=4, num_actors=1, block_users=2)
-    tasks = [
-        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 101)
-    ]
+    tasks = tasks_of(demo, 100)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="the rounds in flight cannot be kept") as caught:
         Crew(spec, demo.pool, config, embedded=None, rounds_path=tmp_path / "file" / "in_flight.jsonl")

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import ray
 from fault_endpoint import TRANSPORT, FaultEndpoint
-from support import Evaluate, lists_of, summary_of
+from support import Evaluate, lists_of, summary_of, tasks_of
 
 from toolrec.cli import run_command
 from toolrec.data import Dataset
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.records import FINISHED, UserTask
+from toolrec.records import FINISHED
 from toolrec.simulation.actors import LocalTools, SimulationSpec
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.flow_watch import FlowWatch
@@ -140,9 +140,7 @@ def test_limits_are_changed_under_way(evaluate: Evaluate, tmp_path: Path):
 def test_a_lost_governor_changes_no_list(
     demo: Dataset, demo_folder: Path, demo_recommenders: Path, local_ray: None, tmp_path: Path
 ):
-    tasks = [
-        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 41)
-    ]
+    tasks = tasks_of(demo, 40)
     config = SimulationConfig(concurrency=20, num_actors=2)
 
     def simulate(name: str, endpoint: FaultEndpoint, *, kill_after: int | None) -> Path:

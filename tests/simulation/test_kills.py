@@ -11,14 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import lists_of, texts_of
+from support import lists_of, tasks_of, texts_of
 
 from toolrec.data import Dataset
 from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.recommenders import recommenders_manifest
-from toolrec.records import UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.live import RunWatch
@@ -113,10 +112,7 @@ def simulate(tools: ServedTools, demo: Dataset) -> Callable[..., Path]:
         surrogate=SurrogateConfig(), llm=LLMConfig(base_url="http://127.0.0.1/v1", model=MODEL_NAME, api_key_env=""), tools=tools
     )
     config = SimulationConfig(concurrency=CONCURRENCY, num_actors=2, block_users=5)
-    tasks = [
-        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist()))
-        for u in range(1, NUM_USERS + 1)
-    ]
+    tasks = tasks_of(demo, NUM_USERS)
 
     def run(path: Path, kinds: tuple[str, ...] = (), moments: tuple[int, ...] = ()) -> Path:
         folder = RunFolder.create(path, {"schema_version": 1, "resume_key": "k", "settings": {}})

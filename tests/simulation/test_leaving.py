@@ -212,6 +212,11 @@ async def test_a_silent_governor_does_not_hold_up_the_way_out(monkeypatch: pytes
     flow = FlowWatch(actor, FlowSettings(), outage_timeout_s=60.0)  # type: ignore[arg-type]
     async with asyncio.timeout(20):
         assert await flow.last() == flow.latest
+        over = asyncio.Event()
+        running = asyncio.create_task(flow.run(over))  # hangs in its first look
+        await asyncio.sleep(0)
+        over.set()
+        await running
 
 
 class Muted(SharedMemory):
@@ -241,13 +246,18 @@ def driven(tmp_path: Path) -> Iterator[tuple[Muted, BusyCrew, Driver, RunFolder]
     folder.close()
 
 
+def under_way(driver: Driver) -> asyncio.Task[None]:
+    """The driver at one user."""
+    return asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))
+
+
 async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_written(
     driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, crew, driver, folder = driven
     memory.is_mute.set()
-    running = asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))
+    running = under_way(driver)
     await crew.began.wait()
     await memory.asked.wait()  # the block under way hangs too
     running.cancel()
@@ -281,7 +291,7 @@ async def test_a_memory_that_is_away_during_the_run_is_waited_for(
     monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, crew, driver, folder = driven
     memory.is_mute.set()
-    running = asyncio.create_task(driver.run(iter([UserTask(user_index=1, user_id="1", history=(1,))])))
+    running = under_way(driver)
     await memory.asked.wait()
     await asyncio.sleep(0.3)
     assert not running.done()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from support import start_cli
+from support import start_cli, tasks_of
 
 from toolrec.connect import connected, free_port
 from toolrec.data import Dataset
@@ -23,7 +23,7 @@ from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.llm.flow import FlowSnapshot
 from toolrec.llm.prices import Price
-from toolrec.records import Usage, UserTask
+from toolrec.records import Usage
 from toolrec.simulation.actors import LocalTools, SimulationSpec
 from toolrec.simulation.driver import Crew, Driver, SimulationConfig
 from toolrec.simulation.failures import Failure
@@ -71,9 +71,7 @@ def test_a_run_can_be_followed_with_prometheus(
         tools=LocalTools(dataset=str(demo_folder), recommenders=str(demo_recommenders)),
         run="followed",
     )
-    tasks = [
-        UserTask(user_index=u, user_id=demo.user_ids[u], history=tuple(demo.history(u, "test").tolist())) for u in range(1, 41)
-    ]
+    tasks = tasks_of(demo, 40)
     config = SimulationConfig(concurrency=20, num_actors=2)
     folder = RunFolder.create(tmp_path / "followed", {"schema_version": 1, "resume_key": "k", "settings": {}})
     crew = Crew(spec, demo.pool, config, embedded=EmbeddedOptions())
