@@ -236,10 +236,12 @@ class Muted(SharedMemory):
 
 
 @pytest.fixture
-def driven(tmp_path: Path) -> Iterator[tuple[Muted, BusyCrew, Driver, RunFolder]]:
-    """A driver that asks its memory again and again, of a user that never ends."""
+def driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Muted, BusyCrew, Driver, RunFolder]]:
+    """A driver that asks its memory, which is mute, again and again, of a user that never ends."""
+    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     folder = RunFolder.create(tmp_path / "run", MANIFEST)
     memory = Muted(str(folder.rounds_in_flight))
+    memory.is_mute.set()
     crew = BusyCrew(memory, 1)
     config = SimulationConfig(block_interval_s=0.01)
     yield memory, crew, Driver(crew, folder, config, RunWatch(num_users=1)), folder  # type: ignore[arg-type]
@@ -252,11 +254,9 @@ def under_way(driver: Driver) -> asyncio.Task[None]:
 
 
 async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_written(
-    driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    driven: tuple[Muted, BusyCrew, Driver, RunFolder], caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, crew, driver, folder = driven
-    memory.is_mute.set()
     running = under_way(driver)
     await crew.began.wait()
     await memory.asked.wait()  # the block under way hangs too
@@ -273,11 +273,9 @@ async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_writte
 
 
 async def test_nothing_is_journalled_of_a_silent_memory_whose_file_is_lost_and_that_is_said(
-    driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    driven: tuple[Muted, BusyCrew, Driver, RunFolder], caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
-    memory, _, driver, folder = driven
-    memory.is_mute.set()
+    _, _, driver, folder = driven
     folder.rounds_in_flight.unlink()
     folder.rounds_in_flight.mkdir()
     async with asyncio.timeout(20):
@@ -286,11 +284,9 @@ async def test_nothing_is_journalled_of_a_silent_memory_whose_file_is_lost_and_t
 
 
 async def test_a_memory_that_is_away_during_the_run_is_waited_for(
-    driven: tuple[Muted, BusyCrew, Driver, RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    driven: tuple[Muted, BusyCrew, Driver, RunFolder], caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
     memory, crew, driver, folder = driven
-    memory.is_mute.set()
     running = under_way(driver)
     await memory.asked.wait()
     await asyncio.sleep(0.3)
