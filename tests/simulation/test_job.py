@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,6 +52,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     environment.pop("PYTHONPATH", None)
+    # Sockets lie below it, and the path of a socket has at most 107 bytes: pytest's own folders are too deep.
+    short_folder = tempfile.mkdtemp(prefix="r")
     flags = {
         "--port": gcs,
         "--dashboard-port": dashboard,
@@ -61,7 +65,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
         "--num-cpus": 4,
         "--object-store-memory": 200 * 1024**2,
         "--include-dashboard": "true",
-        "--temp-dir": tmp_path_factory.mktemp("r"),
+        "--temp-dir": short_folder,
     }
     command = [str(BIN / "ray"), "start", "--head", "--block", *(str(part) for flag in flags.items() for part in flag)]
     log = (tmp_path_factory.mktemp("head") / "log").open("w+")
@@ -78,6 +82,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.close()
+        shutil.rmtree(short_folder, ignore_errors=True)
 
 
 def wait_for(address: str, token: str, process: subprocess.Popen, log: str) -> None:
