@@ -50,6 +50,17 @@ def test_training_without_dropout_computes_what_inference_does(kind, norm):
     torch.testing.assert_close(model.train()(input_BL)[real_BL], model.eval()(input_BL)[real_BL])
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_states_at_wanted_positions_are_those_of_all_states(kind, norm, mode):
+    model = backbone(kind, replace(CONFIG, dropout=0.0, norm=norm)).train(mode == "train")
+    input_BL = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8], [9, 10, 0, 0, 0]])
+    wanted_BL = torch.zeros(3, 5, dtype=torch.bool)
+    wanted_BL[0, 2] = wanted_BL[1, [0, 3, 4]] = True  # the third row wants none
+    torch.testing.assert_close(model.at(input_BL, wanted_BL), model(input_BL)[wanted_BL])
+
+
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 def test_the_last_state_is_that_of_all_states(kind, norm):

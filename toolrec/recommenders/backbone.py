@@ -89,6 +89,10 @@ class BackboneModel(nn.Module, ABC):
         states_BLD: Tensor = self.transformer(self.item(input_BL), input_BL)
         return states_BLD
 
+    def at(self, input_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        """States of the wanted positions, row by row, `[T, D]`."""
+        return self.transformer.at(self.item(input_BL), input_BL, wanted_BL)
+
     def last(self, input_BL: Tensor, last_B: Tensor) -> Tensor:
         """States of the positions `last_B` of a query, `[B, D]`."""
         return self.transformer.last(self.item(input_BL), input_BL, last_B)

@@ -54,7 +54,7 @@ class BackboneTrainee:
         self.model, self.mask_share = model, mask_share
         # Lengths differ from batch to batch: compiled once for all of them.
         wanted = model.item.weight.is_cuda if compile is None else compile
-        self.forward = torch.compile(model, dynamic=True) if wanted else model
+        self.compiled = torch.compile(model, dynamic=True) if wanted else None
         self.sequences, self.validation = sequences, validation
 
     @property
@@ -67,8 +67,12 @@ class BackboneTrainee:
         return self.model.examples(self.sequences, rng=rng, mask_share=self.mask_share)
 
     def target_states(self, batch: Batch) -> Tensor:
-        """The model's states."""
-        return at_targets(self.forward(torch.from_numpy(batch.input_BL).to(self.weight_ID.device)), batch)
+        """The model's states; compiled, of all positions first, so that one graph serves any number of targets."""
+        device = self.weight_ID.device
+        input_BL = torch.from_numpy(batch.input_BL).to(device)
+        if self.compiled is not None:
+            return at_targets(self.compiled(input_BL), batch)
+        return self.model.at(input_BL, torch.from_numpy(batch.target_BL > 0).to(device))
 
     def validate(self) -> float:
         """NDCG@10 over the validation set."""

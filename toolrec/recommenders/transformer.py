@@ -22,13 +22,13 @@ def attend(query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, mask: Tenso
     In bfloat16 it takes a third of the time of torch's own kernel there, forward and backward; on a GPU torch's is faster.
 
     Args:
+        query_BHLD: fewer positions than keys and values have, where only some are asked for.
         mask: 0 where a key may be seen, -inf where not; `[L, L]`, or `[B, 1, L]` with one row for all queries.
     """
-    num_rows, num_heads, length, width = query_BHLD.shape
-    flat = (num_rows * num_heads, length, width)
+    num_heads, width = query_BHLD.shape[1], query_BHLD.shape[-1]
     if mask.ndim == 3:
         mask = mask.repeat_interleave(num_heads, dim=0)
-    query, key, value = (x.reshape(flat) for x in (query_BHLD * width**-0.5, key_BHLD, value_BHLD))
+    query, key, value = (x.flatten(0, 1) for x in (query_BHLD * width**-0.5, key_BHLD, value_BHLD))
     score = torch.baddbmm(mask.to(query.dtype), query, key.transpose(1, 2))
     share = dropout(torch.softmax(score, dim=-1, dtype=score.dtype), dropout_p, training=True)
     return torch.bmm(share, value).view(query_BHLD.shape)
@@ -53,10 +53,28 @@ class Block(nn.Module):
     def forward(self, x_BLD: Tensor, mask: Tensor, *, is_causal: bool) -> Tensor:
         """Every position attends to those that the mask lets it see."""
         inner_BLD = self.attention_norm(x_BLD) if self.is_pre_norm else x_BLD
+        mixed_BLD = self._mixed(inner_BLD, inner_BLD, mask, is_causal=is_causal)
+        return self._feed(self._join(x_BLD, self.attention_out(mixed_BLD), self.attention_norm))
+
+    def at(self, x_BLD: Tensor, mask: Tensor, wanted_BL: Tensor) -> Tensor:
+        """The layer's output at the wanted positions only, row by row, `[T, D]`; attention is to both sides.
+
+        Rows want different numbers of positions: their queries are filled up to the most of any row.
+        """
+        inner_BLD = self.attention_norm(x_BLD) if self.is_pre_norm else x_BLD
+        count_B = wanted_BL.sum(1)
+        most = int(count_B.max())
+        place_BQ = (~wanted_BL).byte().argsort(dim=1, stable=True)[:, :most]
+        asked_BQD = inner_BLD.gather(1, place_BQ[:, :, None].expand(-1, -1, inner_BLD.shape[-1]))
+        is_asked_BQ = torch.arange(most, device=x_BLD.device) < count_B[:, None]
+        mixed_TD = self._mixed(asked_BQD, inner_BLD, mask, is_causal=False)[is_asked_BQ]
+        return self._feed(self._join(x_BLD[wanted_BL], self.attention_out(mixed_TD), self.attention_norm))
+
+    def _mixed(self, asked_BLD: Tensor, inner_BLD: Tensor, mask: Tensor, *, is_causal: bool) -> Tensor:
         key_BHLD, value_BHLD = self._heads(self.key_value(inner_BLD), 2)
-        (query_BHLD,) = self._heads(self.query(inner_BLD), 1)
+        (query_BHLD,) = self._heads(self.query(asked_BLD), 1)
         dropout_p = self.attention_dropout if self.training else 0.0
-        if x_BLD.is_cuda or not self.training:
+        if inner_BLD.is_cuda or not self.training:
             # The causal flag, where it holds, lets the fast kernels run.
             seen = None if is_causal else (mask == 0)[:, None]
             mixed_BHLD = F.scaled_dot_product_attention(
@@ -64,7 +82,7 @@ class Block(nn.Module):
             )
         else:
             mixed_BHLD = attend(query_BHLD, key_BHLD, value_BHLD, mask, dropout_p=dropout_p)
-        return self._feed(self._join(x_BLD, self.attention_out(mixed_BHLD.transpose(1, 2).flatten(2)), self.attention_norm))
+        return mixed_BHLD.transpose(1, 2).flatten(2)
 
     def last(self, x_BLD: Tensor, last_B: Tensor) -> Tensor:
         """The layer's output at the positions `last_B` only: keys and values of all up to there, one query a row."""
@@ -125,15 +143,32 @@ class Transformer(nn.Module):
             x_BLD = block(x_BLD, mask, is_causal=self.is_causal)
         return self._leave(x_BLD)
 
+    def at(self, x_BLD: Tensor, history_BL: Tensor, wanted_BL: Tensor) -> Tensor:
+        """States of the wanted positions, row by row, `[T, D]`; where attention is to both sides, the last layer is
+        computed there only."""
+        if self.is_causal:
+            wanted: Tensor = self(x_BLD, history_BL)[wanted_BL]
+            return wanted
+        x_BLD, mask = self._below_top(x_BLD, history_BL)
+        return self._leave(self._top.at(x_BLD, mask, wanted_BL))
+
     def last(self, x_BLD: Tensor, history_BL: Tensor, last_B: Tensor) -> Tensor:
         """State of position `last_B` of every row; the last layer is computed there only."""
+        x_BLD, _ = self._below_top(x_BLD, history_BL)
+        return self._leave(self._top.last(x_BLD, last_B))
+
+    @property
+    def _top(self) -> Block:
+        top = self.blocks[-1]
+        assert isinstance(top, Block)
+        return top
+
+    def _below_top(self, x_BLD: Tensor, history_BL: Tensor) -> tuple[Tensor, Tensor]:
         x_BLD = self._enter(x_BLD)
         mask = self._mask(history_BL, x_BLD.dtype)
         for block in self.blocks[:-1]:
             x_BLD = block(x_BLD, mask, is_causal=self.is_causal)
-        top = self.blocks[-1]
-        assert isinstance(top, Block)
-        return self._leave(top.last(x_BLD, last_B))
+        return x_BLD, mask
 
     def _enter(self, x_BLD: Tensor) -> Tensor:
         x_BLD = x_BLD + self.position[: x_BLD.shape[1]]
