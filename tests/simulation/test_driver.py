@@ -13,8 +13,10 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, NodeDiedErro
 
 from toolrec.errors import RunStoppedError, StorageError
 from toolrec.records import UserTask
-from toolrec.simulation import driver
-from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation import crew as crew_module
+from toolrec.simulation.config import SimulationConfig
+from toolrec.simulation.crew import Crew
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.failures import FailureLog, read_failures
 from toolrec.simulation.held_users import OUTAGE_USERS
 from toolrec.simulation.live import RunWatch
@@ -225,7 +227,7 @@ class Starting:
 
 async def test_an_actor_of_a_node_that_is_gone_is_replaced_on_another(monkeypatch: pytest.MonkeyPatch):
     alive = {"a": True, "b": True, "c": True}
-    monkeypatch.setattr(driver.ray, "nodes", lambda: [{"NodeID": node, "Alive": up} for node, up in alive.items()])
+    monkeypatch.setattr(crew_module.ray, "nodes", lambda: [{"NodeID": node, "Alive": up} for node, up in alive.items()])
     tried: list[str] = []
 
     def start_on(node: str) -> Starting:

@@ -25,10 +25,12 @@ from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.records import Round, Usage
-from toolrec.simulation import driver
+from toolrec.simulation import crew as crew_module
 from toolrec.simulation.actors import LocalTools, SimulationSpec
 from toolrec.simulation.budget import spent_so_far
-from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.config import SimulationConfig
+from toolrec.simulation.crew import Crew
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.round_codec import encode_round
 from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
@@ -234,7 +236,7 @@ def test_an_endpoint_whose_port_another_took_gets_the_next_one(evaluate: Evaluat
         quicker.listen()
         ports = [quicker.getsockname()[1], free_port()]
         task = SimpleNamespace(remote=lambda: ray.put(ports.pop(0)))
-        monkeypatch.setattr(driver, "free_port_task", SimpleNamespace(options=lambda **_: task))
+        monkeypatch.setattr(crew_module, "free_port_task", SimpleNamespace(options=lambda **_: task))
         run = evaluate("--users", "5", "--tools", "local")
     assert not ports
     assert set(read_users(run)["ended_by"]) == {"finish"}

@@ -21,7 +21,9 @@ from toolrec.llm import LLMConfig
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.records import FINISHED
 from toolrec.simulation.actors import LocalTools, SimulationSpec
-from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.config import SimulationConfig
+from toolrec.simulation.crew import Crew
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.flow_watch import FlowWatch
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.run_folder import RunFolder, read_llm_counts, read_users

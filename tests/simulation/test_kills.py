@@ -19,7 +19,9 @@ from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.recommenders import recommenders_manifest
 from toolrec.simulation.actors import SimulationSpec
-from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.config import SimulationConfig
+from toolrec.simulation.crew import Crew
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.live import RunWatch
 from toolrec.simulation.run_folder import RunFolder, read_rounds, read_spend, read_users
 from toolrec.simulation.tool_deployment import ToolsRequest, tools_for

@@ -18,7 +18,8 @@ from toolrec.records import Round, ToolCall, Usage, UserTask
 from toolrec.simulation import actors
 from toolrec.simulation.actors import Simulation, SimulationSpec, end_out_of_step
 from toolrec.simulation.budget import journal_unfinished, spent_so_far
-from toolrec.simulation.driver import Driver, SimulationConfig
+from toolrec.simulation.config import SimulationConfig
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.evaluate import _drive
 from toolrec.simulation.flow_watch import FlowWatch
 from toolrec.simulation.live import RunWatch

@@ -25,7 +25,9 @@ from toolrec.llm.flow import FlowSnapshot
 from toolrec.llm.prices import Price
 from toolrec.records import Usage
 from toolrec.simulation.actors import LocalTools, SimulationSpec
-from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.config import SimulationConfig
+from toolrec.simulation.crew import Crew
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.failures import Failure
 from toolrec.simulation.flow_watch import FlowWatch
 from toolrec.simulation.live import RunWatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import Any
 from toolrec.data import Split
 from toolrec.errors import ConfigError
 from toolrec.files import shared_path, under_job
-from toolrec.llm.flow import MAX_CONCURRENCY
+from toolrec.llm.budget import Budget
+from toolrec.llm.flow import MAX_CONCURRENCY, FlowSettings
 from toolrec.llm.recording import read_header
 from toolrec.llm.stores import ReplyStores
 from toolrec.surrogate.config import FinishPolicy, ReplyProtocol
@@ -35,6 +37,44 @@ _AT_MOST = {
 
 MAX_DIGITS = 18
 """Nothing that is counted here has more digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationConfig:
+    """How users are spread over actors; none of it changes a result.
+
+    Args:
+        concurrency: users in flight, over all actors.
+        num_actors: simulation actors; None for one a core, spread over the nodes.
+        max_attempts: attempts a user gets when actors die.
+        block_users: finished users that are written together.
+        block_interval_s: or this many seconds after the last block.
+        flow: what may be asked of the LLM endpoint, over all actors.
+        outage_timeout_s: seconds for which the endpoint may be down before the run stops, resumable.
+        max_failed_requests: failed requests to the endpoint before the run stops, resumable; None for no limit.
+        budget: what the run may spend.
+    """
+
+    concurrency: int = 64
+    num_actors: int | None = None
+    max_attempts: int = 5
+    block_users: int = 200
+    block_interval_s: float = 2.0
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    outage_timeout_s: float = 600.0
+    max_failed_requests: int | None = None
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_attempts", "block_users"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
+        if not (math.isfinite(self.outage_timeout_s) and self.outage_timeout_s > 0):
+            raise ConfigError("outage_timeout_s must be a positive number of seconds", value=self.outage_timeout_s)
+        if self.max_failed_requests is not None and self.max_failed_requests < 0:
+            raise ConfigError("max_failed_requests must be at least 0", value=self.max_failed_requests)
+        if self.num_actors is not None and self.num_actors < 1:
+            raise ConfigError("num_actors must be at least 1", value=self.num_actors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,9 +38,10 @@ from toolrec.recommenders import Recommender, load_fusions, load_recommenders, r
 from toolrec.records import FINISHED, Usage, UserTask
 from toolrec.simulation.actors import SimulationSpec
 from toolrec.simulation.budget import BudgetWatch, budget_stop, journal_unfinished, spent_before
-from toolrec.simulation.config import EvaluationConfig
+from toolrec.simulation.config import EvaluationConfig, SimulationConfig
 from toolrec.simulation.control import ControlFile
-from toolrec.simulation.driver import Crew, Driver, SimulationConfig
+from toolrec.simulation.crew import Crew
+from toolrec.simulation.driver import Driver
 from toolrec.simulation.failures import FailureLog, ending_of
 from toolrec.simulation.flow_watch import FlowWatch, llm_counts
 from toolrec.simulation.live import RunWatch
