@@ -94,6 +94,18 @@ def test_the_mask_is_read_after_the_last_item():
     assert asked_B.tolist() == [3, 1]
 
 
+def test_bert4rec_is_asked_for_many_items_of_a_sequence_as_its_last():
+    sequence, rng = np.arange(1, 7), np.random.default_rng(0)
+    asked = set()
+    for _ in range(200):
+        (example,) = backbone("bert4rec").examples([sequence], rng=rng, mask_share=1e-9)
+        (place,) = np.flatnonzero(example.target_L)
+        assert place == len(example.input_L) - 1
+        assert example.input_L.tolist() == [*sequence[:place], 21]
+        asked.add(int(example.target_L[place]))
+    assert asked == {2, 3, 4, 5, 6}
+
+
 def test_padding_has_no_embedding(model):
     assert not model.item.weight[0].any()
 

@@ -5,7 +5,8 @@ Shape suffix: L history length.
 Source:
     Sun et al., "BERT4Rec" (CIKM 2019). As its reproductions found necessary (Petrov and Macdonald, "A Systematic Review and
     Replicability Study of BERT4Rec", RecSys 2022), part of the examples mask the last item alone, which is what the model
-    is asked for later. We differ: states are scored against the item embeddings without a projection or bias of their own.
+    is asked for later. We differ: such an example ends anywhere in its window, so that not the same item is asked for in every
+    epoch, and states are scored against the item embeddings without a projection or bias of their own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from toolrec.recommenders.backbone import BackboneModel
 from toolrec.recommenders.batches import Example, make_windows, masked_examples
 from toolrec.recommenders.config import TransformerConfig
 
-LAST_ONLY_SHARE = 0.1
-"""Share of the examples that mask their last item and nothing else."""
+LAST_ONLY_SHARE = 0.3
+"""Share of the examples that end anywhere in their window and mask their last item and nothing else."""
 
 FIXED_SEED = 0
 """Seed of the masks of fixed examples."""
@@ -42,15 +43,17 @@ class BERT4RecModel(BackboneModel):
         self.mask_index = num_items + 1
 
     def examples(self, sequences: Sequence[np.ndarray], *, rng: np.random.Generator, mask_share: float) -> list[Example]:
-        """Windows cut anew; each position is masked with the chance `mask_share`, or the last one alone."""
-        windows = make_windows(sequences, model_history_length=self.model_history_length, rng=rng)
-        is_masked = []
-        for window in windows:
-            masked_L = np.zeros(len(window), dtype=bool)
-            if rng.random() >= LAST_ONLY_SHARE:
-                masked_L = rng.random(len(window)) < mask_share
+        """Windows cut anew; each position is masked with the chance `mask_share`, or the last one alone of a window's start."""
+        windows, is_masked = [], []
+        for window in make_windows(sequences, model_history_length=self.model_history_length, rng=rng):
+            if rng.random() < LAST_ONLY_SHARE:
+                read = window[: rng.integers(2, len(window) + 1)]
+                masked_L = np.zeros(len(read), dtype=bool)
+            else:
+                read, masked_L = window, rng.random(len(window)) < mask_share
             if not masked_L.any():
                 masked_L[-1] = True
+            windows.append(read)
             is_masked.append(masked_L)
         return masked_examples(windows, is_masked, mask_index=self.num_items + 1)
 

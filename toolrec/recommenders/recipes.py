@@ -53,12 +53,13 @@ def sasrec_strong() -> RecommendersConfig:
 
 def bert4rec_strong() -> RecommendersConfig:
     """BERT4Rec for up to millions of interactions: full cross-entropy at masked positions, histories of 200."""
-    fit = FitConfig(batch_size=64, max_epochs=400, patience=20)
+    fit = FitConfig(batch_size=32, averaging=0.997, decay_patience=6, max_epochs=400, patience=20)
     return RecommendersConfig(
         model_history_length=200,
         backbone_kind="bert4rec",
-        backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.2),
+        backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.1),
         backbone_fit=fit,
+        mask_share=0.15,
         encoder_fit=FitConfig(loss="sampled_softmax", num_negatives=512, batch_size=64, max_epochs=5, patience=2),
     )
 
