@@ -51,10 +51,12 @@ def train(
     fusions: bool = typer.Option(True, help="Fit the fusions without an LLM on validation at the end."),
     compile: bool | None = typer.Option(None, help="Compile the backbone for training. Default: on a GPU."),
     patience: int | None = typer.Option(None, help="Epochs without a better validation NDCG@10 before a member stops."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with this training where it was stopped or killed."),
 ) -> None:
     """Train the recommenders: popularity, the backbone, and one encoder for every attribute.
 
-    What is not given follows from the recipe. Stops early on validation NDCG@10; the test split is not touched.
+    What is not given follows from the recipe. Stops early on validation NDCG@10; the test split is not touched. Until all
+    is trained, every member's state is in OUT.unfinished: the same command with --resume goes on from there.
     """
     from toolrec.data import load_dataset
     from toolrec.recommenders import train_recommenders
@@ -91,7 +93,14 @@ def train(
     shared_path(place)  # refuses what a submitted job would lose
     encoder = None if text_encoder is None else SentenceEncoder(text_encoder)
     report = train_recommenders(
-        dataset, config, out=place, attributes=names, backbone=backbone, text_encoder=encoder, device=device
+        dataset,
+        config,
+        out=place,
+        attributes=names,
+        backbone=backbone,
+        text_encoder=encoder,
+        device=device,
+        resume=resume,
     )
     if is_first_process():
         _show(report, dataset)

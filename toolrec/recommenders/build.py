@@ -32,8 +32,12 @@ from toolrec.recommenders.parallel import Group, joined
 from toolrec.recommenders.popularity import count_items
 from toolrec.recommenders.text import TextEncoder
 from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, new_backbone
+from toolrec.recommenders.unfinished import UnfinishedTraining, unfinished
 from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, validation_set
 from toolrec.recommenders.values import ItemValues, attribute_values
+
+STATE_INTERVAL_S = 20.0
+"""A kill costs the epoch under way and at most so many seconds more."""
 
 BACKBONE_TIME_SHARE = 0.6
 """Share of the time budget that the backbone may take where encoders follow; those share what is left."""
@@ -106,8 +110,11 @@ def train_recommenders(
     backbone: Path | None = None,
     text_encoder: TextEncoder | None = None,
     device: str = "cpu",
+    resume: bool = False,
 ) -> TrainingReport:
     """Trains all recommenders of a data set and writes their folder, whole or not at all.
+
+    Until it is whole, what was trained is in the folder `OUT.unfinished`: see `unfinished`.
 
     Args:
         out: a new folder, or a recommenders' folder, which is replaced.
@@ -116,9 +123,12 @@ def train_recommenders(
             be `out` itself.
         text_encoder: reads attributes of kind `text`.
         device: `cpu`, `cuda` or `auto`.
+        resume: go on with the training of `out` that was stopped or killed, if there is one: the result is that of one that
+            was not.
 
     Raises:
-        CheckpointError: `out` is there and is no recommenders' folder, or the backbone is damaged or of another data set.
+        CheckpointError: `out` is there and is no recommenders' folder, the backbone is damaged or of another data set, or an
+            unfinished training is there that `resume` does not ask for, or of other settings.
         ConfigError: an unknown attribute or device, a text without a text encoder, or a training that diverged.
         DataError: no user has two training items.
     """
@@ -133,20 +143,33 @@ def train_recommenders(
     values = {
         name: attribute_values(dataset.pool, name, num_buckets=config.num_buckets, text_encoder=text_encoder) for name in names
     }
-    with joined(is_cuda=torch_device == "cuda") as group, _folder_of(out, group) as folder:
-        training = _Training(dataset, config, folder, device=torch_device, num_encoders=len(names))
-        training.popularity()
-        model = training.backbone() if backbone is None else training.take_over(Path(backbone))
-        if names:
-            examples = model.fixed_examples(training.sequences, mask_share=config.mask_share)
-            with frozen_for_now(model, examples, training.validation, folder=folder) as frozen:
-                for number, name in enumerate(names, start=1):
-                    training.encoder(name, number, values[name], frozen)
-        report = training.finish(out)
-    # The members are safe in their folder before the fusions are fitted.
-    if names and config.learn_fusions and group.is_first:
-        report = replace(report, fusions=learn_fusions(out, dataset, device=torch_device))
+    settings = _settings(dataset, config, names=names, backbone=backbone)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(joined(is_cuda=torch_device == "cuda"))
+        states = stack.enter_context(unfinished(out, settings, resume=resume, is_first=group.is_first))
+        with _folder_of(out, group) as folder:
+            training = _Training(dataset, config, folder, states, device=torch_device, num_encoders=len(names))
+            training.popularity()
+            model = training.backbone() if backbone is None else training.take_over(Path(backbone))
+            if names:
+                examples = model.fixed_examples(training.sequences, mask_share=config.mask_share)
+                with frozen_for_now(model, examples, training.validation, folder=folder) as frozen:
+                    for number, name in enumerate(names, start=1):
+                        training.encoder(name, number, values[name], frozen)
+            report = training.finish(out)
+        # The members are safe in their folder before the fusions are fitted.
+        if names and config.learn_fusions and group.is_first:
+            report = replace(report, fusions=learn_fusions(out, dataset, device=torch_device))
     return replace(report, duration_s=time.monotonic() - training.start_s)
+
+
+def _settings(dataset: Dataset, config: RecommendersConfig, *, names: Sequence[str], backbone: Path | None) -> dict[str, Any]:
+    """All that a training's result depends on, as a killed one keeps it."""
+    fields: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        fields |= {f"{name}.{part}": of_it for part, of_it in value.items()} if isinstance(value, dict) else {name: value}
+    kept = None if backbone is None else checkpoint.backbone_entry(backbone, dataset)[0]["files"]
+    return {**fields, "dataset_checksum": dataset.checksum, "attributes": list(names), "kept_backbone": kept}
 
 
 @contextlib.contextmanager
@@ -161,9 +184,18 @@ def _folder_of(out: Path, group: Group) -> Iterator[Path]:
 
 
 class _Training:
-    def __init__(self, dataset: Dataset, config: RecommendersConfig, folder: Path, *, device: str, num_encoders: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: RecommendersConfig,
+        folder: Path,
+        states: UnfinishedTraining,
+        *,
+        device: str,
+        num_encoders: int,
+    ) -> None:
         self.dataset, self.config, self.folder, self.device = dataset, config, folder, device
-        self.start_s = time.monotonic()
+        self.states, self.start_s = states, time.monotonic() - states.elapsed_s
         self.encoders_left = num_encoders
         self.sequences = dataset.train_sequences()
         if not any(len(sequence) >= 2 for sequence in self.sequences):
@@ -197,13 +229,15 @@ class _Training:
         trainee, seed = backbone_in_training(self.dataset, config, self.validation, device=self.device)
         model = trainee.model
         share = BACKBONE_TIME_SHARE if self.encoders_left else 1.0
+        place = checkpoint.member_folder(name)
         result = fit(
             trainee,
             config.backbone_fit,
             seed=seed,
             deadline_s=None if config.max_time_s is None else self.start_s + config.max_time_s * share,
+            state_path=self.states.state_of(place),
+            state_interval_s=STATE_INTERVAL_S,
         )
-        place = checkpoint.member_folder(name)
         checkpoint.save_backbone(self.folder / place, model)
         self._add_fitted(name, model.kind, place, model, result)
         return model
@@ -232,9 +266,16 @@ class _Training:
         config = self.config
         trainee, seed = encoder_in_training(name, config, values, frozen, device=self.device)
         model, width = trainee.model, frozen.weight_ID.shape[1]
-        result = fit(trainee, config.encoder_fit, seed=seed, deadline_s=self._encoder_deadline())
-        self.encoders_left -= 1
         place = checkpoint.member_folder(name, number)
+        result = fit(
+            trainee,
+            config.encoder_fit,
+            seed=seed,
+            deadline_s=self._encoder_deadline(),
+            state_path=self.states.state_of(place),
+            state_interval_s=STATE_INTERVAL_S,
+        )
+        self.encoders_left -= 1
         checkpoint.save_encoder(self.folder / place, model, config.encoder, attribute=name, backbone_width=width)
         self._add_fitted(name, "attribute_encoder", place, model, result)
 

@@ -94,6 +94,7 @@ def fit(
     deadline_s: float | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
     state_path: Path | None = None,
+    state_interval_s: float = 0.0,
 ) -> FitResult:
     """Trains until validation stops getting better, the epochs are done or the time is over; keeps the best epoch.
 
@@ -102,7 +103,9 @@ def fit(
         deadline_s: a `time.monotonic()` at which to stop, the epoch under way included.
         on_epoch: told of every epoch when it has been validated; the model then holds that epoch's validated weights.
         state_path: a file that the training's state is written to after every epoch. Where it is there already, the training
-            goes on from it, and `on_epoch` is told of its epochs first (by then the model holds the last one's weights).
+            goes on from it, and `on_epoch` is told of its epochs first (by then the model holds the last one's weights). Of a
+            group of processes the first one writes, and all read.
+        state_interval_s: a state that was written so short a time ago is left until the next epoch; the last one is written.
 
     Raises:
         ConfigError: the loss is no longer a finite number.
@@ -117,7 +120,7 @@ def fit(
         if state_path is not None and state_path.exists():
             this.restore(state_path)
             bar.advance(len(this.log) * total // config.max_epochs)
-        return this.run(bar, on_epoch, state_path)
+        return this.run(bar, on_epoch, state_path if this.group.is_first else None, state_interval_s)
 
 
 def working_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -172,11 +175,15 @@ class _Fit:
         self.average = self._copies()
         self.best, self.best_epoch, self.best_ndcg = self._copies(), 0, -1.0
         self.log: list[EpochLog] = []
+        self.seed = seed
         self.settings = {"member": trainee.name, "seed": seed, "config": asdict(config)}
         self.num_steps, self.rate = 0, config.learning_rate
+        self.is_out_of_time = False
         self.note = ""
 
-    def run(self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None, state_path: Path | None) -> FitResult:
+    def run(
+        self, bar: Progress, on_epoch: Callable[[EpochLog], None] | None, state_path: Path | None, state_interval_s: float
+    ) -> FitResult:
         start_s = time.monotonic() - (self.log[-1].duration_s if self.log else 0.0)
         start_cpu_s = time.process_time() - (self.log[-1].cpu_s if self.log else 0.0)
         tell = on_epoch or (lambda _: None)
@@ -184,6 +191,7 @@ class _Fit:
             tell(earlier)
         if self.log:
             self._exchange()
+        written_s, num_written = -math.inf, len(self.log)
         while (stopped_by := self._stopped_by()) is None:
             ndcgs = [entry.ndcg_at_10 for entry in self.log]
             self.rate = self.config.learning_rate * rate_share(ndcgs, patience=self.config.decay_patience)
@@ -191,11 +199,17 @@ class _Fit:
             self._exchange()  # what is validated and kept is the average
             ndcg = self._validate()
             self._record(loss, ndcg, duration_s=time.monotonic() - start_s, cpu_s=time.process_time() - start_cpu_s)
-            if state_path is not None:
+            if state_path is not None and time.monotonic() - written_s >= state_interval_s:
                 write_state(state_path, *self._state())
+                written_s, num_written = time.monotonic(), len(self.log)
             tell(self.log[-1])
             self._exchange()
             bar.advance(0, note=self.note)
+        is_news = len(self.log) > num_written or (stopped_by == "time" and not self.is_out_of_time)
+        if state_path is not None and is_news:
+            self.is_out_of_time = stopped_by == "time"
+            self._exchange()
+            write_state(state_path, *self._state())
         with torch.no_grad():
             for parameter, best in zip(self.parameters, self.best, strict=True):
                 parameter.copy_(best)
@@ -210,7 +224,7 @@ class _Fit:
 
     def _stopped_by(self) -> StoppedBy | None:
         num_epochs = len(self.log)
-        if num_epochs and self._is_over():
+        if num_epochs and (self.is_out_of_time or self._is_over()):
             return "time"
         if num_epochs - self.best_epoch >= self.config.patience:
             return "patience"
@@ -237,6 +251,7 @@ class _Fit:
             "rng": self.rng.bit_generator.state,
             "num_steps": self.num_steps,
             "best_epoch": self.best_epoch,
+            "is_out_of_time": self.is_out_of_time,
             "log": [asdict(entry) for entry in self.log],
         }
         return tensors, fields
@@ -249,10 +264,13 @@ class _Fit:
             raise CheckpointError(
                 f"the training's state {path} is of another training", value=fields["settings"], allowed=self.settings
             )
-        torch.set_rng_state(tensors["rng.torch"])
         self.generator.set_state(tensors["rng.negatives"])
-        if self.trainee.weight_ID.is_cuda:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.trainee.weight_ID.device)
+        if not self.group.is_first:  # the state is the first process's, and no two shall drop out alike
+            torch.manual_seed(self.seed + self.group.position + self.group.size * len(fields["log"]))
+        else:
+            torch.set_rng_state(tensors["rng.torch"])
+            if self.trainee.weight_ID.is_cuda:
+                torch.cuda.set_rng_state(tensors["rng.cuda"], self.trainee.weight_ID.device)
         self.rng.bit_generator.state = fields["rng"]
         for name, parameter, average, best in zip(self.names, self.parameters, self.average, self.best, strict=True):
             for kind, own in (("weights", parameter), ("average", average), ("best", best)):
@@ -261,6 +279,7 @@ class _Fit:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
         self.num_steps, self.best_epoch = fields["num_steps"], fields["best_epoch"]
+        self.is_out_of_time = fields.get("is_out_of_time", False)
         self.log = [EpochLog(**entry) for entry in fields["log"]]
         self.best_ndcg = self.log[self.best_epoch - 1].ndcg_at_10
 

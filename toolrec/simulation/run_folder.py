@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolrec.errors import RunFolderError
-from toolrec.files import atomic_file, cut_torn_line, read_json, storage_errors, write_json
+from toolrec.files import atomic_file, cut_torn_line, locked, read_json, storage_errors, write_json
 from toolrec.records import add_counts
 from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row
 
@@ -236,13 +236,10 @@ def _locked(path: Path) -> TextIO:
     if not path.is_dir():
         raise RunFolderError("no run folder here", value=str(path))
     with storage_errors(path):
-        handle = (path / LOCK).open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise RunFolderError("another process is writing to this run folder", value=str(path)) from None
-    return handle
+        try:
+            return locked(path / LOCK)
+        except BlockingIOError:
+            raise RunFolderError("another process is writing to this run folder", value=str(path)) from None
 
 
 def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
