@@ -57,14 +57,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path` that takes its place on success; a folder already there is replaced.
+def atomic_folder(path: Path, *, temporary: Path | None = None) -> Iterator[Path]:
+    """Gives a temporary folder that takes the place of `path` on success; a folder already there is replaced.
+
+    Args:
+        temporary: on the same file system, and not there yet; beside `path` if not given.
 
     Raises:
         StorageError: the disk is full or the place cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
     try:
         with storage_errors(path):

@@ -1,15 +1,18 @@
 """`toolrec train --resume`: a training that was stopped or killed comes to what an unbroken one does, and nothing is lost."""
 
+import os
+import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
 from toolrec.cli import run_command
+from toolrec.errors import StorageError
 from toolrec.recommenders import build, fitting, recommenders_manifest
-from toolrec.recommenders.fit_state import read_fields
-from toolrec.recommenders.unfinished import unfinished
+from toolrec.recommenders import unfinished as unfinished_module
+from toolrec.recommenders.fit_state import read_fields, write_state
 
 SHAPE = ("--hidden", "8", "--layers", "1", "--heads", "1", "--no-fusions")
 FLAGS = ("--attributes", "genre", "--epochs", "6", "--patience", "6", *SHAPE)
@@ -57,24 +60,62 @@ def test_a_stopped_training_comes_to_what_an_unbroken_one_does(demo_folder, tmp_
     assert not (tmp_path / "broken.unfinished").exists()
 
 
+KILLED_IN_ITS_FOURTH_EPOCH = """
+import os, signal, sys
+from toolrec.cli import main
+from toolrec.recommenders import build, fitting
+whole, build.STATE_INTERVAL_S = fitting._Fit._epoch, 0.0
+def epoch(fit, bar):
+    if len(fit.log) == 3 and os.environ.get("RANK", "0") == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(fit, bar)
+fitting._Fit._epoch = epoch
+main()
+"""
+
+
 def test_a_killed_training_comes_to_what_an_unbroken_one_does(demo_folder, tmp_path):
-    out, state = tmp_path / "rec", tmp_path / "rec.unfinished" / "backbone.safetensors"
-    flags = ["train", str(demo_folder), "--attributes", "", "--epochs", "30", "--patience", "30", *SHAPE]
-    process = subprocess.Popen([sys.executable, "-m", "toolrec", *flags, "--out", str(out)])
-    try:
-        deadline_s = time.monotonic() + 120
-        while not state.exists():
-            assert process.poll() is None and time.monotonic() < deadline_s
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.wait()
-    assert not out.exists()
-    assert len(read_fields(state)["log"]) < 30
-    assert run_command([*flags, "--out", str(out), "--resume"]) == 0
+    flags = ["train", str(demo_folder), *FLAGS]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_ITS_FOURTH_EPOCH, *flags, "--out", str(tmp_path / "rec")], check=False, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [child.name for child in tmp_path.iterdir()] == ["rec.unfinished"]
+    assert len(read_fields(tmp_path / "rec.unfinished" / "backbone.safetensors")["log"]) == 3
+    assert train(demo_folder, tmp_path / "rec", "--resume") == 0
     assert [child.name for child in tmp_path.iterdir()] == ["rec"]
-    assert run_command([*flags, "--out", str(tmp_path / "whole")]) == 0
-    assert members(out) == members(tmp_path / "whole")
+    assert train(demo_folder, tmp_path / "whole") == 0
+    assert members(tmp_path / "rec") == members(tmp_path / "whole")
+
+
+def test_processes_that_train_together_go_on_together(demo_folder, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_IN_ITS_FOURTH_EPOCH)
+    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
+    flags = ["train", str(demo_folder), "--attributes", "", *FLAGS[2:], "--device", "cpu", "--out", str(tmp_path / "rec")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, str(script), *flags], env=environment, check=False, timeout=120, capture_output=True)
+    assert len(read_fields(tmp_path / "rec.unfinished" / "backbone.safetensors")["log"]) == 3
+    resumed = subprocess.run(
+        [*torchrun, "-m", "toolrec", *flags, "--resume"], env=environment, check=True, timeout=120, capture_output=True, text=True
+    )
+    assert "going on after 3 epochs" in resumed.stderr
+    assert members(tmp_path / "rec")[1][2] == 6
+    assert not (tmp_path / "rec.unfinished").exists()
+
+
+def test_a_full_disk_loses_what_was_under_way(demo_folder, tmp_path, monkeypatch, every_state, capsys):
+    def full(path, tensors, fields):
+        if len(fields["log"]) == 3:
+            raise StorageError("no space left on the disk", value=str(path))
+        write_state(path, tensors, fields)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(fitting, "write_state", full)
+        assert train(demo_folder, tmp_path / "rec") == StorageError.exit_code
+    assert "--resume goes on" in capsys.readouterr().err
+    assert train(demo_folder, tmp_path / "rec", "--resume") == 0
+    assert "going on after 2 epochs" in capsys.readouterr().err
 
 
 def test_stopped_while_fusions_are_fitted_it_fits_them_again(demo_folder, tmp_path, monkeypatch):
@@ -105,32 +146,50 @@ def test_what_is_unfinished_is_not_overwritten(demo_folder, tmp_path, monkeypatc
     assert train(demo_folder, out, "--resume") == 0
 
 
-def test_nothing_is_left_of_one_that_did_not_get_far_or_came_to_nothing(demo_folder, tmp_path, monkeypatch, every_state):
+def test_nothing_is_left_of_one_that_did_not_get_far(demo_folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patches:
         stop_after(patches, "backbone", 0)
         assert train(demo_folder, tmp_path / "rec") == 130
     assert list(tmp_path.iterdir()) == []
-    with monkeypatch.context() as patches:
-        patches.setattr(fitting.math, "isfinite", lambda value: False)
-        assert train(demo_folder, tmp_path / "rec") == 2
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_time_that_is_up_stays_up(demo_folder, tmp_path, monkeypatch, every_state):
-    flags = ["--epochs", "100000", "--patience", "100000", "--max-time-s", "4"]
+def test_an_encoder_whose_time_was_up_is_trained_no_further(demo_folder, tmp_path, monkeypatch, every_state):
+    out, flags = tmp_path / "rec", ["--attributes", "genre,release_year", "--epochs", "100000", "--patience", "100000"]
     with monkeypatch.context() as patches:
-        stop_after(patches, "genre", 0)
-        assert train(demo_folder, tmp_path / "rec", *flags) == 130
-    epochs = len(read_fields(tmp_path / "rec.unfinished" / "backbone.safetensors")["log"])
-    assert train(demo_folder, tmp_path / "rec", *flags, "--resume") == 0
-    assert recommenders_manifest(tmp_path / "rec")["members"][1]["num_epochs"] == epochs
+        stop_after(patches, "release_year", 0)
+        assert train(demo_folder, out, *flags, "--max-time-s", "6") == 130
+    logs = [read_fields(state)["log"] for state in sorted((tmp_path / "rec.unfinished").glob("*.safetensors"))]
+    assert train(demo_folder, out, *flags, "--max-time-s", "6", "--resume") == 0
+    genre, backbone = (len(log) for log in logs)
+    assert [member[2] for member in members(out)][1:3] == [backbone, genre]
+
+
+def test_a_member_that_had_ended_is_said_to_have_ended_as_it_did(demo_folder, tmp_path, monkeypatch, every_state):
+    out, flags = tmp_path / "rec", ["--max-time-s", "1000"]
+    with monkeypatch.context() as patches:
+        stop_after(patches, "genre", 1)
+        assert train(demo_folder, out, *flags) == 130
+    monkeypatch.setattr(unfinished_module.UnfinishedTraining, "elapsed_s", lambda self, place=None: 5000.0)
+    assert train(demo_folder, out, *flags, "--resume") == 0
+    assert [m["stopped_by"] for m in recommenders_manifest(out)["members"]] == ["", "epochs", "time"]
+
+
+def test_a_folder_that_is_no_training_is_left_alone(demo_folder, tmp_path, capsys):
+    notes = tmp_path / "rec.unfinished" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    for flags in ([], ["--resume"]):
+        assert train(demo_folder, tmp_path / "rec", *flags) == 2
+        assert "is no unfinished training" in capsys.readouterr().err
+        assert notes.read_text() == "mine"
 
 
 def test_two_at_once_do_not_meet(demo_folder, tmp_path, capsys):
     out = tmp_path / "rec"
-    with unfinished(out, {}, resume=False):
-        assert train(demo_folder, out, "--resume") == 2
-        assert "another process" in capsys.readouterr().err
+    with unfinished_module.unfinished(out, {}, resume=False):
+        for flags in ([], ["--resume"]):
+            assert train(demo_folder, out, *flags) == 2
+            assert "another process" in capsys.readouterr().err
 
 
 def test_with_nothing_to_resume_it_begins(demo_folder, tmp_path):

@@ -21,6 +21,7 @@ from toolrec import __version__
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError, DataError
 from toolrec.files import atomic_folder
+from toolrec.progress import is_first_process
 from toolrec.recommenders import checkpoint
 from toolrec.recommenders.attribute import AttributeEncoderModel
 from toolrec.recommenders.backbone import BackboneModel
@@ -34,7 +35,7 @@ from toolrec.recommenders.text import TextEncoder
 from toolrec.recommenders.trainees import BackboneTrainee, EncoderTrainee, new_backbone
 from toolrec.recommenders.unfinished import UnfinishedTraining, unfinished
 from toolrec.recommenders.validation import ValidationSet, full_ranking, mean_ndcg, validation_set
-from toolrec.recommenders.values import ItemValues, attribute_values
+from toolrec.recommenders.values import ItemValues, attribute_values, values_digest
 
 STATE_INTERVAL_S = 20.0
 """A kill costs the epoch under way and at most so many seconds more."""
@@ -123,12 +124,12 @@ def train_recommenders(
             be `out` itself.
         text_encoder: reads attributes of kind `text`.
         device: `cpu`, `cuda` or `auto`.
-        resume: go on with the training of `out` that was stopped or killed, if there is one: the result is that of one that
-            was not.
+        resume: go on with the training of `out` that was stopped or killed, if there is one. On a CPU the result is that of
+            one that was not; processes under torchrun draw dropout anew.
 
     Raises:
         CheckpointError: `out` is there and is no recommenders' folder, the backbone is damaged or of another data set, or an
-            unfinished training is there that `resume` does not ask for, or of other settings.
+            unfinished training is there that `resume` does not ask for, that has other settings, or that a process is at.
         ConfigError: an unknown attribute or device, a text without a text encoder, or a training that diverged.
         DataError: no user has two training items.
     """
@@ -143,11 +144,9 @@ def train_recommenders(
     values = {
         name: attribute_values(dataset.pool, name, num_buckets=config.num_buckets, text_encoder=text_encoder) for name in names
     }
-    settings = _settings(dataset, config, names=names, backbone=backbone)
-    with contextlib.ExitStack() as stack:
-        group = stack.enter_context(joined(is_cuda=torch_device == "cuda"))
-        states = stack.enter_context(unfinished(out, settings, resume=resume, is_first=group.is_first))
-        with _folder_of(out, group) as folder:
+    settings = _settings(dataset, config, values, backbone=backbone, device=torch_device)
+    with unfinished(out, settings, resume=resume, is_first=is_first_process()) as states:
+        with joined(is_cuda=torch_device == "cuda") as group, _folder_of(out, states, group) as folder:
             training = _Training(dataset, config, folder, states, device=torch_device, num_encoders=len(names))
             training.popularity()
             model = training.backbone() if backbone is None else training.take_over(Path(backbone))
@@ -163,20 +162,29 @@ def train_recommenders(
     return replace(report, duration_s=time.monotonic() - training.start_s)
 
 
-def _settings(dataset: Dataset, config: RecommendersConfig, *, names: Sequence[str], backbone: Path | None) -> dict[str, Any]:
-    """All that a training's result depends on, as a killed one keeps it."""
+def _settings(
+    dataset: Dataset, config: RecommendersConfig, values: Mapping[str, ItemValues], *, backbone: Path | None, device: str
+) -> dict[str, Any]:
+    """All that a training's result depends on, as an unfinished one keeps it."""
     fields: dict[str, Any] = {}
     for name, value in asdict(config).items():
         fields |= {f"{name}.{part}": of_it for part, of_it in value.items()} if isinstance(value, dict) else {name: value}
     kept = None if backbone is None else checkpoint.backbone_entry(backbone, dataset)[0]["files"]
-    return {**fields, "dataset_checksum": dataset.checksum, "attributes": list(names), "kept_backbone": kept}
+    return {
+        **fields,
+        "toolrec": __version__,
+        "device": device,
+        "dataset_checksum": dataset.checksum,
+        "attributes": [[name, values_digest(of_items)] for name, of_items in values.items()],
+        "kept_backbone": kept,
+    }
 
 
 @contextlib.contextmanager
-def _folder_of(out: Path, group: Group) -> Iterator[Path]:
+def _folder_of(out: Path, states: UnfinishedTraining, group: Group) -> Iterator[Path]:
     """The first process's folder becomes `out`; the others' is thrown away."""
     if group.is_first:
-        with atomic_folder(out) as folder:
+        with atomic_folder(out, temporary=states.members) as folder:
             yield folder
     else:
         with tempfile.TemporaryDirectory() as place:
@@ -195,7 +203,7 @@ class _Training:
         num_encoders: int,
     ) -> None:
         self.dataset, self.config, self.folder, self.device = dataset, config, folder, device
-        self.states, self.start_s = states, time.monotonic() - states.elapsed_s
+        self.states, self.start_s = states, time.monotonic() - states.elapsed_s()
         self.encoders_left = num_encoders
         self.sequences = dataset.train_sequences()
         if not any(len(sequence) >= 2 for sequence in self.sequences):
@@ -271,7 +279,7 @@ class _Training:
             trainee,
             config.encoder_fit,
             seed=seed,
-            deadline_s=self._encoder_deadline(),
+            deadline_s=self._encoder_deadline(place),
             state_path=self.states.state_of(place),
             state_interval_s=STATE_INTERVAL_S,
         )
@@ -279,12 +287,12 @@ class _Training:
         checkpoint.save_encoder(self.folder / place, model, config.encoder, attribute=name, backbone_width=width)
         self._add_fitted(name, "attribute_encoder", place, model, result)
 
-    def _encoder_deadline(self) -> float | None:
+    def _encoder_deadline(self, place: str) -> float | None:
         if self.config.max_time_s is None:
             return None
-        now_s = time.monotonic()
-        left_s = max(0.0, self.start_s + self.config.max_time_s - now_s)
-        return now_s + left_s / self.encoders_left
+        begun_s = time.monotonic() - self.states.elapsed_s(place)
+        left_s = max(0.0, self.start_s + self.config.max_time_s - begun_s)
+        return begun_s + left_s / self.encoders_left
 
     def _add_fitted(self, name: str, kind: str, place: str, model: nn.Module, result: FitResult) -> None:
         self.log.extend(asdict(epoch) for epoch in result.log)

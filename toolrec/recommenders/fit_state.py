@@ -80,5 +80,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
             tensors = {name: handle.get_tensor(name) for name in handle.keys()} if with_tensors else {}  # noqa: SIM118
             fields = json.loads((handle.metadata() or {})["fields"])
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"a training's state cannot be read ({error})", value=str(path)) from None
+        raise CheckpointError(
+            f"a training's state cannot be read ({error})", value=str(path), hint="without that file its training begins anew"
+        ) from None
     return tensors, fields

@@ -120,6 +120,10 @@ def fit(
         if state_path is not None and state_path.exists():
             this.restore(state_path)
             bar.advance(len(this.log) * total // config.max_epochs)
+        if not this.group.is_same(len(this.log)):
+            raise CheckpointError(
+                "the processes of this training find different states", value=str(state_path), hint="all have to see one folder"
+            )
         return this.run(bar, on_epoch, state_path if this.group.is_first else None, state_interval_s)
 
 
@@ -178,7 +182,7 @@ class _Fit:
         self.seed = seed
         self.settings = {"member": trainee.name, "seed": seed, "config": asdict(config)}
         self.num_steps, self.rate = 0, config.learning_rate
-        self.is_out_of_time = False
+        self.stopped_by: StoppedBy | None = None
         self.note = ""
 
     def run(
@@ -191,7 +195,7 @@ class _Fit:
             tell(earlier)
         if self.log:
             self._exchange()
-        written_s, num_written = -math.inf, len(self.log)
+        written_s = -math.inf
         while (stopped_by := self._stopped_by()) is None:
             ndcgs = [entry.ndcg_at_10 for entry in self.log]
             self.rate = self.config.learning_rate * rate_share(ndcgs, patience=self.config.decay_patience)
@@ -201,13 +205,12 @@ class _Fit:
             self._record(loss, ndcg, duration_s=time.monotonic() - start_s, cpu_s=time.process_time() - start_cpu_s)
             if state_path is not None and time.monotonic() - written_s >= state_interval_s:
                 write_state(state_path, *self._state())
-                written_s, num_written = time.monotonic(), len(self.log)
+                written_s = time.monotonic()
             tell(self.log[-1])
             self._exchange()
             bar.advance(0, note=self.note)
-        is_news = len(self.log) > num_written or (stopped_by == "time" and not self.is_out_of_time)
-        if state_path is not None and is_news:
-            self.is_out_of_time = stopped_by == "time"
+        if state_path is not None and self.stopped_by is None:
+            self.stopped_by = stopped_by
             self._exchange()
             write_state(state_path, *self._state())
         with torch.no_grad():
@@ -223,8 +226,10 @@ class _Fit:
         )
 
     def _stopped_by(self) -> StoppedBy | None:
+        if self.stopped_by is not None:
+            return self.stopped_by
         num_epochs = len(self.log)
-        if num_epochs and (self.is_out_of_time or self._is_over()):
+        if num_epochs and self._is_over():
             return "time"
         if num_epochs - self.best_epoch >= self.config.patience:
             return "patience"
@@ -251,7 +256,7 @@ class _Fit:
             "rng": self.rng.bit_generator.state,
             "num_steps": self.num_steps,
             "best_epoch": self.best_epoch,
-            "is_out_of_time": self.is_out_of_time,
+            "stopped_by": self.stopped_by,
             "log": [asdict(entry) for entry in self.log],
         }
         return tensors, fields
@@ -279,7 +284,7 @@ class _Fit:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
         self.num_steps, self.best_epoch = fields["num_steps"], fields["best_epoch"]
-        self.is_out_of_time = fields.get("is_out_of_time", False)
+        self.stopped_by = fields.get("stopped_by")
         self.log = [EpochLog(**entry) for entry in fields["log"]]
         self.best_ndcg = self.log[self.best_epoch - 1].ndcg_at_10
 

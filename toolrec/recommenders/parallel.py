@@ -65,6 +65,14 @@ class Group:
         dist.broadcast(shared, src=0)
         return float(shared)
 
+    def is_same(self, value: float) -> bool:
+        """Whether all processes have the same value; none goes on before every one has said its own."""
+        if self.size == 1:
+            return True
+        both = torch.tensor([value, -value], dtype=torch.float64, device=_device())
+        dist.all_reduce(both, op=dist.ReduceOp.MAX)
+        return bool(both[0] == -both[1])
+
 
 def current_group() -> Group:
     """The group that this process is in."""

@@ -6,8 +6,9 @@ the missing one, K knots.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,14 @@ class Texts:
 
 
 ItemValues = Categories | Numbers | Texts
+
+
+def values_digest(values: ItemValues) -> str:
+    """Hex SHA-256 of all that an encoder reads of an attribute."""
+    digest = hashlib.sha256(type(values).__name__.encode())
+    for field in fields(values):
+        digest.update(np.ascontiguousarray(getattr(values, field.name)).tobytes())
+    return digest.hexdigest()
 
 
 def attribute_values(pool: Pool, attribute: str, *, num_buckets: int, text_encoder: TextEncoder | None = None) -> ItemValues:
