@@ -34,7 +34,7 @@ evaluate: prepare
 
 # Two processes, each with a Ray of its own; a file's tests stay together, for they share what is slow to make.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Property tests with 10,000 examples each; on failure hypothesis prints what reproduces it.
 fuzz: setup

@@ -26,6 +26,16 @@ settings.register_profile("slow", max_examples=10_000, deadline=None, suppress_h
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+SLOW = {"simulation", "tune", "surrogate", "serve", "test_keys.py"}
+"""What starts Ray or real servers, by folder or file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In several processes the slow files go first, so that quick ones fill up the end and none waits for the last."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: SLOW.isdisjoint(item.path.relative_to(ROOT).parts))
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with real data sets; tests that need it are skipped where it is absent."""
