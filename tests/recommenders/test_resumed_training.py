@@ -170,7 +170,7 @@ def test_a_member_that_had_ended_is_said_to_have_ended_as_it_did(demo_folder, tm
         stop_after(patches, "genre", 1)
         assert train(demo_folder, out, *flags) == 130
     monkeypatch.setattr(unfinished_module.UnfinishedTraining, "elapsed_s", lambda self, place=None: 5000.0)
-    assert train(demo_folder, out, *flags, "--resume") == 0
+    assert train(demo_folder, out, "--max-time-s", "900", "--resume") == 0
     assert [m["stopped_by"] for m in recommenders_manifest(out)["members"]] == ["", "epochs", "time"]
 
 

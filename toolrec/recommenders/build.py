@@ -165,9 +165,9 @@ def train_recommenders(
 def _settings(
     dataset: Dataset, config: RecommendersConfig, values: Mapping[str, ItemValues], *, backbone: Path | None, device: str
 ) -> dict[str, Any]:
-    """All that a training's result depends on, as an unfinished one keeps it."""
+    """All that an unfinished training must be resumed with; it may be given more time, or less."""
     fields: dict[str, Any] = {}
-    for name, value in asdict(config).items():
+    for name, value in asdict(replace(config, max_time_s=None)).items():
         fields |= {f"{name}.{part}": of_it for part, of_it in value.items()} if isinstance(value, dict) else {name: value}
     kept = None if backbone is None else checkpoint.backbone_entry(backbone, dataset)[0]["files"]
     return {
