@@ -20,7 +20,7 @@ from toolrec.errors import CheckpointError, ConfigError
 from toolrec.progress import Progress, track
 from toolrec.recommenders.batches import Batch, Example, batches, num_batches
 from toolrec.recommenders.config import FitConfig, Precision
-from toolrec.recommenders.fit_state import fitting, read_state, write_state
+from toolrec.recommenders.fit_state import fitting, read_fields, read_state, write_state
 from toolrec.recommenders.losses import next_item_loss
 from toolrec.recommenders.parallel import current_group
 
@@ -113,13 +113,17 @@ def fit(
     """
     first = trainee.examples(np.random.default_rng(seed))  # later epochs may have a few more or less
     total = config.max_epochs * num_batches(len(first), config.batch_size)
+    begun = state_path if state_path is not None and state_path.exists() else None
+    done = 0 if begun is None else len(read_fields(begun)["log"]) * total // config.max_epochs
     devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
-    with torch.random.fork_rng(devices=devices), track(f"training {trainee.name}", total=total, unit="batches") as bar:
+    with (
+        torch.random.fork_rng(devices=devices),
+        track(f"training {trainee.name}", total=total, unit="batches", done=done) as bar,
+    ):
         torch.manual_seed(seed + current_group().position)
         this = _Fit(trainee, config, first, seed=seed, deadline_s=deadline_s)
-        if state_path is not None and state_path.exists():
-            this.restore(state_path)
-            bar.advance(len(this.log) * total // config.max_epochs)
+        if begun is not None:
+            this.restore(begun)
         if not this.group.is_same(len(this.log)):
             raise CheckpointError(
                 "the processes of this training find different states", value=str(state_path), hint="all have to see one folder"
