@@ -57,7 +57,7 @@ def bert4rec_strong() -> RecommendersConfig:
     return RecommendersConfig(
         model_history_length=200,
         backbone_kind="bert4rec",
-        backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.0),
+        backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.1),
         backbone_fit=fit,
         mask_share=0.15,
         encoder_fit=FitConfig(loss="sampled_softmax", num_negatives=512, batch_size=64, max_epochs=5, patience=2),
