@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Result:
     test_ndcg: float
     test_recall: float
     duration_s: float
+    cpu_s: float | None
+    """Of the processor, the whole training; None where it was trained before."""
 
 
 def test_positions(dataset: Dataset, folder: Path) -> np.ndarray:
@@ -56,7 +59,7 @@ def test_positions(dataset: Dataset, folder: Path) -> np.ndarray:
     return np.array(positions)
 
 
-def measured(dataset: Dataset, folder: Path) -> Result:
+def measured(dataset: Dataset, folder: Path, *, cpu_s: float | None = None) -> Result:
     """A trained backbone's figures, for all users."""
     manifest = recommenders_manifest(folder)
     (backbone,) = (member for member in manifest["members"] if member["name"] == "backbone")
@@ -73,17 +76,29 @@ def measured(dataset: Dataset, folder: Path) -> Result:
         test_ndcg=mean_ndcg(positions),
         test_recall=mean_recall(positions),
         duration_s=backbone["duration_s"],
+        cpu_s=cpu_s,
     )
 
 
 def show(dataset: Dataset, results: list[Result]) -> None:
     """The table, the means, and the protocol beside them."""
     table = Table(title=f"backbones on {dataset.name}")
-    for heading in ("seed", "epochs", "best", "stopped by", "valid ndcg@10", "test ndcg@10", "test recall@10", "seconds"):
+    for heading in (
+        "seed",
+        "epochs",
+        "best",
+        "stopped by",
+        "valid ndcg@10",
+        "test ndcg@10",
+        "test recall@10",
+        "seconds",
+        "CPU s/epoch",
+    ):
         table.add_column(heading, justify="right")
     for r in results:
+        cpu = "-" if r.cpu_s is None else f"{r.cpu_s / r.num_epochs:.2f}"
         figures = (f"{r.validation_ndcg:.4f}", f"{r.test_ndcg:.4f}", f"{r.test_recall:.4f}")
-        table.add_row(str(r.seed), str(r.num_epochs), str(r.best_epoch), r.stopped_by, *figures, f"{r.duration_s:.0f}")
+        table.add_row(str(r.seed), str(r.num_epochs), str(r.best_epoch), r.stopped_by, *figures, f"{r.duration_s:.0f}", cpu)
     console = Console(width=130)
     console.print(table)
     ndcg, recall = (np.array([getattr(r, name) for r in results]) for name in ("test_ndcg", "test_recall"))
@@ -117,8 +132,10 @@ def main() -> None:
         for seed in map(int, flags.seeds.split(",")):
             with tempfile.TemporaryDirectory() as place:
                 folder = Path(place) / "recommenders"
+                start_cpu_s = time.process_time()
                 train_recommenders(dataset, replace(config, seed=seed, max_time_s=flags.max_time_s), out=folder, attributes=[])
-                results.append(measured(dataset, folder))
+                cpu_s = time.process_time() - start_cpu_s
+                results.append(measured(dataset, folder, cpu_s=cpu_s))
     show(dataset, results)
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -106,15 +106,18 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def locked(path: Path) -> TextIO:
+def locked(path: Path, *, waits: bool = False) -> TextIO:
     """Opens a file and holds it alone until it is closed, or the process ends.
+
+    Args:
+        waits: until another process that holds it lets it go.
 
     Raises:
         BlockingIOError: another process holds it.
     """
     handle = path.open("w")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
         handle.close()
         raise
@@ -147,6 +150,12 @@ def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
         raise error("file not found", value=str(path)) from None
     except (ValueError, RecursionError) as cause:  # a number of thousands of digits is a ValueError too
         raise error(f"not a JSON file ({cause})", value=str(path)) from None
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In which settings a stored file differs from what is wanted now, for an error."""
+    names = [name for name in sorted({*stored, *wanted}) if stored.get(name) != wanted.get(name)]
+    return "; ".join(f"{name} was {stored.get(name)!r}, now {wanted.get(name)!r}" for name in names)[:800]
 
 
 def sha256_file(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ import torch
 from toolrec import __version__
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError
-from toolrec.files import atomic_folder, sha256_json, storage_errors
+from toolrec.files import atomic_folder, locked, sha256_json, storage_errors
 from toolrec.progress import stage
 from toolrec.recommenders import RecommendersConfig, checkpoint
 from toolrec.recommenders.attribute import AttributeEncoderModel
@@ -70,13 +69,13 @@ def _alone(target: Path) -> Iterator[None]:
     """Waits until no other process promotes into the folder; the lock lies beside it, since the folder is replaced."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle = target.with_name(f".{target.name}.lock").open("w")
-    with handle:
+        place = target.with_name(f".{target.name}.lock")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = locked(place)
         except BlockingIOError:
             stage(f"waiting for another promotion into {target}")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock = locked(place, waits=True)
+    with lock:
         yield
 
 

@@ -20,7 +20,7 @@ from toolrec.errors import CheckpointError, ConfigError
 from toolrec.progress import Progress, track
 from toolrec.recommenders.batches import Batch, Example, batches, num_batches
 from toolrec.recommenders.config import FitConfig, Precision
-from toolrec.recommenders.fit_state import fitting, read_fields, read_state, write_state
+from toolrec.recommenders.fit_state import fitting, read_state, write_state
 from toolrec.recommenders.losses import next_item_loss
 from toolrec.recommenders.parallel import current_group
 
@@ -113,22 +113,19 @@ def fit(
     """
     first = trainee.examples(np.random.default_rng(seed))  # later epochs may have a few more or less
     total = config.max_epochs * num_batches(len(first), config.batch_size)
-    begun = state_path if state_path is not None and state_path.exists() else None
-    done = 0 if begun is None else len(read_fields(begun)["log"]) * total // config.max_epochs
     devices = [trainee.weight_ID.device] if trainee.weight_ID.is_cuda else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        track(f"training {trainee.name}", total=total, unit="batches", done=done) as bar,
-    ):
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed + current_group().position)
         this = _Fit(trainee, config, first, seed=seed, deadline_s=deadline_s)
-        if begun is not None:
-            this.restore(begun)
+        if state_path is not None and state_path.exists():
+            this.restore(state_path)
         if not this.group.is_same(len(this.log)):
             raise CheckpointError(
                 "the processes of this training find different states", value=str(state_path), hint="all have to see one folder"
             )
-        return this.run(bar, on_epoch, state_path if this.group.is_first else None, state_interval_s)
+        done = len(this.log) * total // config.max_epochs
+        with track(f"training {trainee.name}", total=total, unit="batches", done=done) as bar:
+            return this.run(bar, on_epoch, state_path if this.group.is_first else None, state_interval_s)
 
 
 def working_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -183,8 +180,7 @@ class _Fit:
         self.average = self._copies()
         self.best, self.best_epoch, self.best_ndcg = self._copies(), 0, -1.0
         self.log: list[EpochLog] = []
-        self.seed = seed
-        self.settings = {"member": trainee.name, "seed": seed, "config": asdict(config)}
+        self.settings: dict[str, Any] = {"member": trainee.name, "seed": seed, "config": asdict(config)}
         self.num_steps, self.rate = 0, config.learning_rate
         self.stopped_by: StoppedBy | None = None
         self.note = ""
@@ -275,7 +271,7 @@ class _Fit:
             )
         self.generator.set_state(tensors["rng.negatives"])
         if not self.group.is_first:  # the state is the first process's, and no two shall drop out alike
-            torch.manual_seed(self.seed + self.group.position + self.group.size * len(fields["log"]))
+            torch.manual_seed(self.settings["seed"] + self.group.position + self.group.size * len(fields["log"]))
         else:
             torch.set_rng_state(tensors["rng.torch"])
             if self.trainee.weight_ID.is_cuda:

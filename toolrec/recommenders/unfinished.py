@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolrec.errors import CheckpointError
-from toolrec.files import locked, read_json, storage_errors, write_json
+from toolrec.files import differences, locked, read_json, storage_errors, write_json
 from toolrec.progress import stage
 from toolrec.recommenders.fit_state import read_fields
 
@@ -51,12 +51,7 @@ class UnfinishedTraining:
         return not self._states()
 
     def _states(self) -> list[Path]:
-        return sorted(self._folder.glob("[!.]*.safetensors"))
-
-
-def unfinished_folder(out: Path) -> Path:
-    """Where the training of a recommenders' folder keeps what it has not finished."""
-    return out.with_name(f"{out.name}.unfinished")
+        return list(self._folder.glob("[!.]*.safetensors"))
 
 
 @contextlib.contextmanager
@@ -72,7 +67,7 @@ def unfinished(out: Path, settings: Mapping[str, Any], *, resume: bool, is_first
         CheckpointError: there is one and `resume` is not asked for, it is of other settings or no training's folder, or
             another process is at it.
     """
-    folder = unfinished_folder(out)
+    folder = out.with_name(f"{out.name}.unfinished")
     if not is_first:
         yield UnfinishedTraining(folder)
         return
@@ -110,11 +105,10 @@ def _opened(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Unfin
         hint = f"--resume goes on with it; {anew}"
         raise CheckpointError("an unfinished training of these recommenders is there", value=str(folder), hint=hint)
     before = read_json(folder / SETTINGS, error=CheckpointError)
-    names = [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]
-    if names:
-        said = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in names)
+    said = differences(before, settings)
+    if said:
         raise CheckpointError(
-            f"the unfinished training has other settings: {said[:800]}", value=str(folder), hint=f"resume with its own; {anew}"
+            f"the unfinished training has other settings: {said}", value=str(folder), hint=f"resume with its own; {anew}"
         )
     # What a kill left half written.
     shutil.rmtree(folder / MEMBERS, ignore_errors=True)

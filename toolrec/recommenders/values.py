@@ -77,7 +77,7 @@ def values_digest(values: ItemValues) -> str:
     """Hex SHA-256 of all that an encoder reads of an attribute."""
     digest = hashlib.sha256(type(values).__name__.encode())
     for field in fields(values):
-        digest.update(np.ascontiguousarray(getattr(values, field.name)).tobytes())
+        digest.update(np.ascontiguousarray(getattr(values, field.name)).data)
     return digest.hexdigest()
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolrec.errors import RunFolderError
-from toolrec.files import atomic_file, cut_torn_line, locked, read_json, storage_errors, write_json
+from toolrec.files import atomic_file, cut_torn_line, differences, locked, read_json, storage_errors, write_json
 from toolrec.records import add_counts
 from toolrec.simulation.rows import ROUNDS_SCHEMA, USERS_SCHEMA, Row
 
@@ -78,8 +78,9 @@ class RunFolder:
         lock = _locked(path)
         stored = read_manifest(path)
         if stored.get("resume_key") != manifest["resume_key"]:
+            said = differences(stored.get("settings", {}), manifest["settings"])
             raise RunFolderError(
-                "the run folder belongs to another configuration: " + _differences(stored, manifest),
+                f"the run folder belongs to another configuration: {said}",
                 value=str(path),
                 hint="resume with the settings of its manifest.json, or give another --run",
             )
@@ -240,9 +241,3 @@ def _locked(path: Path) -> TextIO:
             return locked(path / LOCK)
         except BlockingIOError:
             raise RunFolderError("another process is writing to this run folder", value=str(path)) from None
-
-
-def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
-    before, after = stored.get("settings", {}), wanted["settings"]
-    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    return "; ".join(f"{name} was {before.get(name)!r}, now {after.get(name)!r}" for name in names)[:800]
