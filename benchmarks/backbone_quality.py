@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolrec.data import Dataset, load_dataset
+from toolrec.metrics import recall_at_k
 from toolrec.recommenders import (
     default_config,
     load_recommenders,
@@ -27,7 +28,7 @@ from toolrec.recommenders import (
     recommenders_manifest,
     train_recommenders,
 )
-from toolrec.recommenders.validation import mean_ndcg, mean_recall
+from toolrec.recommenders.training.validation import mean_ndcg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def measured(dataset: Dataset, folder: Path, *, cpu_s: float | None = None) -> R
         stopped_by=backbone["stopped_by"],
         validation_ndcg=backbone["validation"]["ndcg@10"],
         test_ndcg=mean_ndcg(positions),
-        test_recall=mean_recall(positions),
+        test_recall=float(recall_at_k(positions, 10).mean()),
         duration_s=backbone["duration_s"],
         cpu_s=cpu_s,
     )
@@ -133,7 +134,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as place:
                 folder = Path(place) / "recommenders"
                 start_cpu_s = time.process_time()
-                train_recommenders(dataset, replace(config, seed=seed, max_time_s=flags.max_time_s), out=folder, attributes=[])
+                train_recommenders(dataset, config.replaced(seed=seed, max_time_s=flags.max_time_s), out=folder, attributes=[])
                 cpu_s = time.process_time() - start_cpu_s
                 results.append(measured(dataset, folder, cpu_s=cpu_s))
     show(dataset, results)

@@ -20,9 +20,9 @@ from rich.console import Console
 
 from toolrec.data import load_dataset
 from toolrec.recommenders.config import FitConfig, TransformerConfig
-from toolrec.recommenders.fitting import EpochLog, fit
-from toolrec.recommenders.trainees import BackboneTrainee, new_backbone
-from toolrec.recommenders.validation import validation_set
+from toolrec.recommenders.training.fitting import EpochLog, fit
+from toolrec.recommenders.training.trainees import BackboneTrainee, new_backbone
+from toolrec.recommenders.training.validation import validation_set
 
 WIDTH, HISTORY, DROPOUT = 64, 50, 0.5
 PEER = Path(__file__).absolute().with_name("recbole_peer.py")

@@ -23,9 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from toolrec.data import Dataset, Split, load_dataset
-from toolrec.evaluation.metrics import pad_lists, positions_of, values_of
-from toolrec.evaluation.statistics import Resampling, bootstrap_intervals, paired_p_values
-from toolrec.progress import track
+from toolrec.evaluation.statistics import Resampling, paired_p_values, score_intervals
+from toolrec.metrics import pad_lists, positions_of, values_of
 from toolrec.recommenders import (
     Fusion,
     ScoringRecommender,
@@ -34,10 +33,11 @@ from toolrec.recommenders import (
     recommenders_manifest,
     refit_fusions,
 )
-from toolrec.recommenders.fusion_fitting import collect_examples, default_fusion_config
-from toolrec.recommenders.fusion_parts import fusion_parts
-from toolrec.recommenders.listwise_fitting import fit_listwise
+from toolrec.recommenders.fusion.fitting import collect_examples, default_fusion_config
+from toolrec.recommenders.fusion.inputs import fusion_inputs
+from toolrec.recommenders.fusion.listwise_fitting import fit_listwise
 from toolrec.recommenders.scoring import BLOCK_HISTORIES
+from toolrec.util.progress import track
 
 METRICS = ("ndcg@10", "recall@10")
 NUMBER_FEATURES = ("distance short", "distance long", "missing")
@@ -94,7 +94,7 @@ def show(found: Mapping[str, np.ndarray], references: Sequence[str], console: Co
     for heading in ("", *METRICS, *(f"ndcg@10 minus {name}" for name in references)):
         table.add_column(heading, justify="right" if heading else "left")
     for name, values in value_UM.items():
-        low, high = bootstrap_intervals(values, resampling)
+        low, high = score_intervals(values, resampling)
         cells = [f"{values[:, m].mean():.4f} ({low[m]:.4f} to {high[m]:.4f})" for m in range(len(METRICS))]
         for reference in references:
             difference = values[:, :1] - value_UM[reference][:, :1]
@@ -108,7 +108,7 @@ def show(found: Mapping[str, np.ndarray], references: Sequence[str], console: Co
 def show_groups(dataset: Dataset, recommenders: Mapping[str, ScoringRecommender], console: Console) -> None:
     """The ranker without each group of features: cross-validated validation NDCG@10 of its best shape."""
     config = default_fusion_config()
-    collected = collect_examples(dataset, fusion_parts(dataset, recommenders), config)
+    collected = collect_examples(dataset, fusion_inputs(dataset, recommenders), config)
     names = np.array([name.partition(":")[0] for name in collected.feature_names])
     of_tools = np.array([not name.endswith(":neighbours") for name in collected.feature_names])
     is_score = np.isin(names, ("standard", "log share", "inverse position"))

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from processes import Watched
+from toolrec.capacity.processes import Watched
 
 SAMPLE_S = 1.0
 

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from processes import Watched
 
+from toolrec.capacity.processes import Watched
 from toolrec.connect import free_port
 
 HERE = Path(__file__).parent
@@ -99,7 +99,7 @@ def _everything_on(options: argparse.Namespace) -> int:
 
 
 def _say_everything(options: argparse.Namespace, run: Path, watched: Watched, counts: dict[str, int]) -> None:
-    from toolrec.simulation.run_folder import read_users
+    from toolrec.runs.folder import read_users
 
     users = read_users(run)
     start_s, end_s = float(users["started_s"].min()), float(users["ended_s"].max())

@@ -14,21 +14,21 @@ import argparse
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from toolrec.data import Dataset, load_dataset
-from toolrec.recommenders.build import backbone_in_training
 from toolrec.recommenders.checkpoint import backbone_entry
-from toolrec.recommenders.fitting import FitResult, fit
-from toolrec.recommenders.validation import validation_set
-from tune.config import Resources, SweepConfig, recommenders_config, with_fit
-from tune.spaces import encoder_space, with_params
-from tune.sweep import start_sweep
-from tune.trial import STATE, Plan, trainee_of
-from tune.trials import TrialRow, best_of, stored_rows
+from toolrec.recommenders.training.build import backbone_in_training
+from toolrec.recommenders.training.fitting import FitResult, fit
+from toolrec.recommenders.training.validation import validation_set
+from toolrec.tuning.config import Resources, SweepConfig, recommenders_config, with_fit
+from toolrec.tuning.spaces import encoder_space, with_params
+from toolrec.tuning.sweep import start_sweep
+from toolrec.tuning.trial import STATE, Plan, trainee_of
+from toolrec.tuning.trials import TrialRow, best_of, stored_rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def backbone_epoch_s(dataset: Dataset, recommenders: Path) -> tuple[float, float
     torch.set_num_threads(1)
     validation = validation_set(dataset, max_users=config.backbone_fit.max_validation_users)
     trainee, seed = backbone_in_training(dataset, config, validation, device="cpu")
-    result = fit(trainee, replace(config.backbone_fit, max_epochs=1), seed=seed)
+    result = fit(trainee, config.backbone_fit.replaced(max_epochs=1), seed=seed)
     return result.duration_s, result.log[0].cpu_s, int(member["num_epochs"])
 
 
@@ -133,7 +133,7 @@ def main() -> None:
         max_epochs=asked.epochs,
         patience=asked.patience,
     )
-    config = replace(config, grace_epochs=asked.grace_epochs)
+    config = config.replaced(grace_epochs=asked.grace_epochs)
     resources = Resources(num_cpus=asked.num_cpus)
     epoch_s, epoch_cpu_s, num_epochs = backbone_epoch_s(dataset, asked.recommenders)
     with tempfile.TemporaryDirectory() as temporary:

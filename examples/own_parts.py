@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -60,7 +59,7 @@ class OneLook:
     """A strategy: the usual surrogate, with a single decision before it must finish."""
 
     def __init__(self, *, config: SurrogateConfig, pool: Pool, llm: LLM, tools: Mapping[str, Tool]) -> None:
-        self._inner = Surrogate(config=replace(config, rounds=1), pool=pool, llm=llm, tools=tools)
+        self._inner = Surrogate(config=config.replaced(rounds=1), pool=pool, llm=llm, tools=tools)
 
     async def run(self, task: UserTask, *, previous_rounds: Sequence[Round] = (), on_round: OnRound | None = None) -> Trace:
         """One user, to the end."""

@@ -7,16 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from toolrec.data import Dataset
 from toolrec.llm import LLMConfig, OpenAIChat
 from toolrec.records import Completion, UserTask
-from toolrec.simulation.run_folder import read_rounds, read_users
+from toolrec.runs.folder import read_rounds, read_users
 
 ROOT = Path(__file__).resolve().parents[1]
 Evaluate = Callable[..., Path]
@@ -50,12 +52,16 @@ class Clock:
         return self.now_s
 
 
-def start_cli(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, from the checkout; it leads a process group."""
+def start_cli(*arguments: str, stdout: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own, from the checkout; it leads a process group.
+
+    Args:
+        stdout: a file for what it says; None for a pipe.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "toolrec", *arguments],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE if stdout is None else stdout.open("w"),
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **environment},
@@ -63,6 +69,29 @@ def start_cli(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         # A test run in the background ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+MARK = "TOOLREC_TEST_MARK"
+"""A variable that every process of a command inherits, so that those it leaves behind are found."""
+
+
+def left_behind(mark: str) -> list[str]:
+    """The processes with this mark that are there some time after the command's end; a busy Ray notices a kill late."""
+    deadline_s = time.monotonic() + 240
+    while (left := _marked(mark)) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    return left
+
+
+def _marked(mark: str) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline())[:200])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 def summary_of(run: Path) -> dict[str, Any]:

@@ -1,27 +1,84 @@
-"""Our own Ray: every socket of its processes is on loopback."""
+"""Our own Ray: its sockets are on loopback, and those that Ray Serve opens to all refuse whoever has no token."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import pickle
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import grpc
 import psutil
 import pytest
+from ray.serve.generated.serve_pb2 import ASGIRequest
+from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
+from support import ROOT
 
 from toolrec import connect
-from toolrec.errors import ConfigError
+from toolrec.errors import ConfigError, RunStoppedError
 
 
-def test_nothing_listens_beyond_loopback(local_ray: None, serve_url: str):
-    listening = [
-        (process.name(), connection.laddr.ip)
+@pytest.fixture(scope="module")
+def replica_port(serve_url: str, demo_folder: Path, demo_recommenders: Path) -> Iterator[int]:
+    """Deployed tools, and the port where a replica of theirs takes other replicas' calls."""
+    from ray import serve
+
+    from toolrec.serving.app import AppConfig, build_app
+
+    before = {port for _, address, port in _listening() if not _is_loopback(address)}
+    config = AppConfig(dataset=str(demo_folder), recommenders=str(demo_recommenders))
+    serve.run(build_app(config), name="sockets", route_prefix=None)
+    opened = sorted({port for _, address, port in _listening() if not _is_loopback(address)} - before)
+    assert opened
+    yield opened[0]
+    serve.delete("sockets")
+
+
+def test_nothing_listens_beyond_loopback_but_replicas(replica_port: int):
+    listening = _listening()
+    assert len(listening) > 5
+    beyond = {name for name, address, _ in listening if not _is_loopback(address)}
+    assert all(name.startswith("ray::ServeReplica") for name in beyond), beyond
+
+
+def test_replicas_refuse_what_comes_without_the_token(replica_port: int, tmp_path: Path):
+    """As an attacker would: a pickle that makes a folder where it is unpickled."""
+    trace = tmp_path / "unpickled"
+    for metadata in ((), (("authorization", "Bearer " + "0" * 64),)):
+        for _, _, port in _beyond():
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                call = ASGIServiceStub(channel).HandleRequest
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(ASGIRequest(pickled_request_metadata=pickle.dumps(_Mkdir(str(trace)))), metadata=metadata, timeout=20)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert not trace.exists()
+
+
+class _Mkdir:
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self._path,)
+
+
+def _listening() -> list[tuple[str, str, int]]:
+    """Name, address and port of every listening socket of the processes that this one has started."""
+    return [
+        (" ".join(process.cmdline())[:80], connection.laddr.ip, connection.laddr.port)
         for process in psutil.Process().children(recursive=True)
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) > 5
-    beyond = [entry for entry in listening if not _is_loopback(entry[1])]
-    assert not beyond
+
+
+def _beyond() -> list[tuple[str, str, int]]:
+    return [entry for entry in _listening() if not _is_loopback(entry[1])]
 
 
 def test_a_free_port_is_none_that_the_system_hands_out():
@@ -42,3 +99,37 @@ def test_no_free_port_is_said(monkeypatch: pytest.MonkeyPatch):
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+
+
+def test_a_session_folder_whose_path_is_too_long_for_sockets(tmp_path: Path):
+    script = "from toolrec.connect import start_local; start_local(1)"
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / ("long" * 20))}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=500, cwd=ROOT)
+    assert "ConfigError: the folder of Ray's session has too long a path" in done.stderr and "set RAY_TMPDIR" in done.stderr
+
+
+def test_a_machine_that_is_too_busy_to_start_ray_is_said(monkeypatch: pytest.MonkeyPatch):
+    def never_up(**settings: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because some of the raylet failed")
+
+    monkeypatch.setattr("ray.init", never_up)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # start_local takes it out, and here it comes back
+    with pytest.raises(RunStoppedError, match=r"Ray did not start within 120 s: this machine is too busy; got: load \d+ on"):
+        connect.start_local(2)
+
+
+def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    from ray._private import services
+
+    answers = iter([RuntimeError("not there yet"), RuntimeError("not there yet"), {"node_id": "n"}])
+
+    def get_node(address: str, node: str) -> object:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(services, "get_node", get_node)
+    with connect.patient_start():
+        assert services.get_node("a", "n") == {"node_id": "n"}
+    assert services.get_node is get_node

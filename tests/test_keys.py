@@ -20,7 +20,7 @@ from support import ROOT, start_cli
 from toolrec.llm.embedded import EmbeddedOptions
 from toolrec.llm.embedded.app import answer
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.simulation.run_folder import read_rounds, read_users
+from toolrec.runs.folder import read_rounds, read_users
 
 LEAKS = (
     "(tmp_path / 'a.txt').write_text(key)",
@@ -59,7 +59,7 @@ def inner_session(folder: Path, statements: Any) -> subprocess.CompletedProcess[
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "TOOLREC_TEST_MARKER": "sk-inner-0123456789abcdef"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
     )
 
 
@@ -132,7 +132,7 @@ def parrot() -> Iterator[Any]:
 
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_an_endpoint_that_says_the_key_back_gets_it_stored_nowhere(
-    parrot: Any, is_broken: bool, demo_folder: Path, demo_recommenders: Path, tmp_path: Path
+    parrot: Any, is_broken: bool, demo_folder: Path, demo_recommenders: Path, ray_address: str, tmp_path: Path
 ):
     parrot.is_broken = is_broken
     url = f"http://127.0.0.1:{parrot.server_address[1]}/v1"
@@ -154,12 +154,14 @@ def test_an_endpoint_that_says_the_key_back_gets_it_stored_nowhere(
         "6",
         "--tools",
         "local",
-        "--num-cpus",
+        "--actors",
         "1",
+        "--address",
+        ray_address,
         "--no-llm-check",
     ]
     process = start_cli(*command)
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=800)
     assert process.returncode == (3 if is_broken else 0), said
     assert MARKER not in said
     assert parrot.num_requests >= 6

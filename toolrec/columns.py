@@ -21,3 +21,6 @@ PADDING_INDEX = 0
 
 PLAIN_BACKBONE = "none"
 """The attribute name under which the surrogate calls the plain backbone (the paper's `Retrieve[None, K]`)."""
+
+DEFAULT_LIST_LENGTH = 10
+"""Slots of a final list."""

@@ -6,23 +6,45 @@ import contextlib
 import logging
 import os
 import random
+import re
 import socket
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import ray
-from ray._private import ray_constants
-
-from toolrec.errors import ConfigError
-from toolrec.files import under_job
+from toolrec.errors import ConfigError, RunStoppedError
+from toolrec.util.files import under_job
+from toolrec.util.settings import Settings, setting
 
 log = logging.getLogger(__name__)
 
 HANDED_OUT_FROM = 32_768
 """Where nothing else is known, systems give connections and unnamed listeners ports from here on, or from higher ones."""
 
+TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as the head node has them"
+
 CONNECT_TIMEOUT_S = 10.0
 """How long an answer from a given address is waited for."""
+
+BUSY_MACHINE = {
+    "RAY_agent_register_timeout_ms": "120000",  # Ray's default: 30 s, after which the node ends itself
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Serve's default: 5 s, after which it kills the proxy that is starting
+}
+"""How long a Ray of our own waits for its own processes: on a busy machine each takes several seconds to start."""
+
+
+class RaySettings(Settings):
+    """Which Ray a command runs on; it changes no result."""
+
+    address: str | None = setting(
+        None, "Address of a running Ray, HOST:PORT or auto; default: start one on this machine.", flag="--address"
+    )
+    num_cpus: int | None = setting(None, "CPUs of the Ray that the run starts; null for all.", flag="--num-cpus", ge=1, le=65_536)
+    metrics_port: int | None = setting(
+        None, "Port where our own Ray answers Prometheus; null for any free one.", flag="--metrics-port", ge=1, le=65_535
+    )
 
 
 @contextlib.contextmanager
@@ -42,14 +64,19 @@ def connected(address: str | None = None, *, num_cpus: int | None = None, metric
     Raises:
         ConfigError: there is no Ray at the address, or the port for Prometheus is taken or a running Ray's own affair.
     """
+    import ray  # here, so that the settings cost nothing to import
+    from ray.exceptions import AuthenticationError
+
     if address not in (None, "auto"):
         _check_reachable(str(address))
-    is_own = address is None and not under_job() and not os.environ.get("RAY_ADDRESS") and not ray.is_initialized()
+    is_own = starts_own(address) and not ray.is_initialized()
     if metrics_port is not None:
         _check_metrics_port(metrics_port, is_own=is_own)
     if ray.is_initialized():
         yield False
         return
+    if address is not None and _is_on_loopback_only(address):
+        _keep_to_loopback()
     try:
         if is_own:
             start_local(num_cpus, metrics_port=metrics_port)
@@ -57,14 +84,39 @@ def connected(address: str | None = None, *, num_cpus: int | None = None, metric
             ray.init(address=address or "auto", log_to_driver=log.isEnabledFor(logging.INFO), logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
-            "no running Ray at this address",
+            "no running Ray at this address" if address in (None, "auto") else "Ray lets nobody in at this address",
             value=address or os.environ.get("RAY_ADDRESS", "auto"),
-            hint="leave --address out to start one here, or set RAY_AUTH_MODE and RAY_AUTH_TOKEN as the head node has them",
+            hint=f"leave --address out to start one here, or {TOKEN_HINT}",
         ) from error
+    except (RuntimeError, AuthenticationError) as error:
+        raise _refused(error, address) from error
     try:
         yield is_own
     finally:
         ray.shutdown()
+
+
+def _refused(error: Exception, address: str | None) -> Exception:
+    """An error of Ray's own on the way in, where it is one of settings: another version, no token or a wrong one."""
+    from ray.exceptions import AuthenticationError
+
+    text = str(error)
+    where = address or os.environ.get("RAY_ADDRESS", "auto")
+    if "Version mismatch" in text:
+        [theirs, ours] = [dict(re.findall(r"(Ray|Python): (\S+)", part)) for part in text.split("This process on")]
+        cluster, here = (f"Ray {found.get('Ray')} and Python {found.get('Python')}" for found in (theirs, ours))
+        return ConfigError(
+            f"the cluster at {where} has {cluster}, this process {here}",
+            hint="install the same versions here, or submit the command as a job, which runs with the cluster's",
+        )
+    if isinstance(error, AuthenticationError) or "authentication" in text.lower() or "unauthenticated" in text.lower():
+        return ConfigError("the cluster asks for a token, and this process has none or a wrong one", value=where, hint=TOKEN_HINT)
+    return error
+
+
+def starts_own(address: str | None) -> bool:
+    """Whether a process that is given this address starts a Ray of its own, where it has none yet."""
+    return address is None and not under_job() and not os.environ.get("RAY_ADDRESS")
 
 
 def _check_reachable(address: str) -> None:
@@ -76,6 +128,31 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"no running Ray at this address ({error})", value=address) from error
+
+
+def _is_on_loopback_only(address: str) -> bool:
+    """Whether the Ray at a loopback address cannot be reached at this machine's own address, into which Ray would turn it."""
+    from ray.util import get_node_ip_address
+
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost"):
+        return False
+    try:
+        socket.create_connection((get_node_ip_address(), int(port)), timeout=1.0).close()
+    except OSError:
+        return True
+    return False
+
+
+def _keep_to_loopback() -> None:
+    """Lets 127.0.0.1 be 127.0.0.1: Ray turns it into the machine's own address unless no other node is to join.
+
+    The variable tells the processes that it starts; this process may have read it already.
+    """
+    from ray._private import ray_constants
+
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _check_metrics_port(port: int, *, is_own: bool) -> None:
@@ -125,26 +202,91 @@ def free_port() -> int:
     raise ConfigError(f"no free port on the loopback address ({error})")
 
 
+START_S = 120.0
+"""How long a node of Ray may take to come up; Ray itself allows 30 s and has no setting for it."""
+
+_TOO_BUSY = "The current node timed out during startup"
+"""How Ray says that its own node did not come up in time; the exception has no class of its own."""
+
+
 def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 1024**2, metrics_port: int | None = None) -> None:
-    """Starts a Ray of our own whose every socket is on the loopback address, without dashboard or usage reports.
+    """Starts a Ray of our own on the loopback address, without dashboard or usage reports, that takes calls with its token only.
+
+    Replicas of Ray Serve listen on all addresses (Ray has no setting for it) and unpickle what they are sent. They refuse
+    calls without the token, whatever `RAY_AUTH_MODE` was set to.
 
     Args:
         num_cpus: CPUs; None for all that this process may use.
         object_store_bytes: size of the object store; what travels is a pool and short records.
         metrics_port: where it answers Prometheus; None for any free port.
+
+    Raises:
+        ConfigError: the path of Ray's session folder is too long.
+        RunStoppedError: the machine was too busy to start Ray within `START_S`.
     """
+    import ray
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray turns 127.0.0.1 into the machine's own address unless it knows that no other node will join. The variable
-    # tells the processes that it starts; this process may have read it already.
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    # Where no mode is set, a local Ray makes a token, takes it into use and hands it to the processes that it starts.
+    os.environ.pop("RAY_AUTH_MODE", None)
+    _keep_to_loopback()
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=object_store_bytes,
-        logging_level=logging.WARNING,
-        log_to_driver=log.isEnabledFor(logging.INFO),
-        _metrics_export_port=metrics_port,
-    )
+    try:
+        with patient_start():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=object_store_bytes,
+                logging_level=logging.WARNING,
+                log_to_driver=log.isEnabledFor(logging.INFO),
+                _metrics_export_port=metrics_port,
+            )
+    except OSError as error:
+        if "AF_UNIX path length" not in str(error):
+            raise
+        raise ConfigError(
+            "the folder of Ray's session has too long a path for the sockets in it",
+            value=os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(),
+            allowed="about 40 characters",
+            hint="set RAY_TMPDIR to a shorter one, such as /tmp",
+        ) from error
+
+
+@contextlib.contextmanager
+def patient_start() -> Iterator[None]:
+    """Inside the block a node of Ray may take `START_S` to come up: Ray's question whether it is there waits for the answer.
+
+    The waits of `BUSY_MACHINE` go into the environment, which the node's processes inherit.
+
+    Raises:
+        RunStoppedError: it did not come up.
+    """
+    from ray._private import services
+
+    for name, wait in BUSY_MACHINE.items():
+        os.environ.setdefault(name, wait)
+    get_node = services.get_node
+
+    def wait_for_node(*given: Any, **named: Any) -> Any:
+        deadline_s = time.monotonic() + START_S
+        while True:
+            try:
+                return get_node(*given, **named)
+            except RuntimeError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = wait_for_node
+    try:
+        yield
+    except Exception as error:
+        if _TOO_BUSY not in str(error):
+            raise
+        load = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"
+        hint = "run again when it is less busy, with --resume where the command has it"
+        said = f"Ray did not start within {START_S:.0f} s: this machine is too busy"
+        raise RunStoppedError(said, value=load, hint=hint) from error
+    finally:
+        services.get_node = get_node

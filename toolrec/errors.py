@@ -12,6 +12,7 @@ ToolRecError                  exit code 1
 │   ├── LLMRefusedError             a final answer: wrong key, unknown model
 │   │   └── MessagesRefusedError           to these messages alone: content filter
 │   └── ContextTooLongError         the messages do not fit
+├── RunFailedError            1  every user of a run came to nothing; its folder says why
 ├── StorageError              3  the disk is full or a file cannot be written; the run is resumable
 ├── RunStoppedError           3  stopped before the end; the run is resumable
 ├── ReplyError                -  the LLM's reply cannot be used; it is asked again with the reason
@@ -20,11 +21,28 @@ ToolRecError                  exit code 1
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+FailureKind = Literal[
+    "unavailable",
+    "refused",
+    "messages_refused",
+    "context_too_long",
+    "invalid_reply",
+    "token_budget",
+    "time_budget",
+    "tool_lost",
+    "actor_lost",
+    "internal_error",
+]
+"""Why a user failed: the first four are LLM errors, the last three ours."""
 
 
 class ToolRecError(Exception):
     """Base of all; `exit_code` is what the command line ends with.
+
+    Every subclass survives pickling with its fields: `Exception` gives its class the message and then its attributes, so
+    all other arguments have defaults.
 
     Args:
         message: What was wrong.
@@ -51,13 +69,6 @@ class ToolRecError(Exception):
         if self.hint:
             parts.append(self.hint)
         return "; ".join(parts)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.message, self.value, self.allowed, self.hint)
-
-
-def _restore(kind: type[ToolRecError], message: str, value: Any, allowed: Any, hint: str | None) -> ToolRecError:
-    return kind(message, value=value, allowed=allowed, hint=hint)
 
 
 def _short(value: Any, limit: int = 300) -> str:
@@ -98,25 +109,45 @@ class RecordingError(InputError):
 
 
 class LLMError(ToolRecError):
-    """The LLM endpoint cannot be used."""
+    """The LLM endpoint cannot be used.
+
+    Attributes:
+        failure_kind: how a user that ends with it is recorded.
+
+    Args:
+        http_status: of the answer behind the error; None where there was none.
+    """
 
     exit_code = 2
+    failure_kind: ClassVar[FailureKind] = "unavailable"
+
+    def __init__(
+        self, message: str, *, http_status: int | None = None, value: Any = None, allowed: Any = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, value=value, allowed=allowed, hint=hint)
+        self.http_status = http_status
 
 
 class LLMUnavailableError(LLMError):
-    """The endpoint cannot be reached, or every attempt failed."""
+    """The endpoint cannot be reached, or every attempt failed; `http_status` is that of the last one."""
 
 
 class LLMRefusedError(LLMError):
     """The endpoint's answer is final: wrong key, unknown model."""
 
+    failure_kind: ClassVar[FailureKind] = "refused"
+
 
 class MessagesRefusedError(LLMRefusedError):
     """The endpoint's answer is final for these messages and says nothing of others: content filter."""
 
+    failure_kind: ClassVar[FailureKind] = "messages_refused"
+
 
 class ContextTooLongError(LLMError):
     """The messages do not fit the model's context."""
+
+    failure_kind: ClassVar[FailureKind] = "context_too_long"
 
 
 class RunFailedError(ToolRecError):
@@ -143,13 +174,6 @@ class ReplyError(ToolRecError):
     ) -> None:
         super().__init__(message, value=value, allowed=allowed, hint=hint)
         self.kind = kind
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_reply, (self.message, self.kind, self.value, self.allowed, self.hint)
-
-
-def _restore_reply(message: str, kind: str, value: Any, allowed: Any, hint: str | None) -> ReplyError:
-    return ReplyError(message, kind=kind, value=value, allowed=allowed, hint=hint)
 
 
 class ToolError(ToolRecError):

@@ -5,7 +5,9 @@ Prompts (surrogate), rank prompts (tools) and the embedded endpoint share it, so
     item line     `3. <318> Shawshank Redemption, The (1994) | genre: Drama | release_year: 1994 | score: 2.1034`
                   number and fields are optional; multi-valued fields are joined by `, `
     task          headings `History (oldest first):` with item lines below, `Attributes: none, genre, release_year`,
-                  `Rounds: 7`, `List length: 10`
+                  `Rounds: 7`, `List length: 10`; `Thoughts: none` where a reply is to be an action alone
+    plan          a task with a line `Calls in the plan, at most: 7`: the reply is one action a line, none of which is carried
+                  out before the plan is whole
     observation   first line `Retrieve[genre, 20] returned 20 items:` (or `Rank[…] …`), item lines, then `Rounds left: 3`;
                   an error is `Error: …`; a repeated call adds a line `Hint: …`
     re-ask        a message that begins with `Not accepted: `
@@ -30,6 +32,8 @@ ATTRIBUTES_LABEL = "Attributes:"
 ROUNDS_LABEL = "Rounds:"
 ROUNDS_LEFT_LABEL = "Rounds left:"
 LIST_LENGTH_LABEL = "List length:"
+PLAN_LABEL = "Calls in the plan, at most:"
+NO_THOUGHTS = "Thoughts: none"
 RANK_BY_LABEL = "Rank by:"
 RETURN_LABEL = "Return:"
 NOT_ACCEPTED_LABEL = "Not accepted:"
@@ -140,25 +144,31 @@ def list_entries(text: str) -> list[str]:
     """
     text = text[:MAX_LIST_CHARACTERS]
     entries = _json_entries(text)
-    if entries is None:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if _ITEM_ID.search(text):
-            entries = _entries_with_ids(lines)
-        elif len(lines) > 1:
-            numbered = [line for line in lines if _NUMBERED.match(line)]
-            entries = [_NUMBERED.sub("", line) for line in numbered or lines]
-        elif ";" in text:
-            entries = text.split(";")
-        else:
-            entries = _split_commas(text)
+    if entries is not None:  # JSON says where an entry ends: its marks are its own
+        exact = (encodable(entry.strip()[:MAX_ENTRY_CHARACTERS]) for entry in entries)
+        return [entry for entry in exact if entry][:MAX_LIST_ENTRIES]
+    lines = [line for line in text.splitlines() if line.strip()]
+    if _ITEM_ID.search(text):
+        entries = _entries_with_ids(lines)
+    elif len(lines) > 1:
+        numbered = [line for line in lines if _NUMBERED.match(line)]
+        entries = [_NUMBERED.sub("", line) for line in numbered or lines]
+    elif ";" in text:
+        entries = text.split(";")
+    else:
+        entries = _split_commas(text)
     shortened = (_entry(entry) for entry in entries[: 2 * MAX_LIST_ENTRIES])
     return [entry for entry in shortened if entry][:MAX_LIST_ENTRIES]
 
 
+def without_marks(text: str) -> str:
+    """An entry as it reads where it stands neither in `<…>` nor in JSON: quotation marks, stops and emphasis are not its own."""
+    return text.strip().strip(_AROUND_ENTRY)
+
+
 def _entry(text: str) -> str:
-    stripped = text.strip().strip(_AROUND_ENTRY)
     # A closing mark that belongs to an abbreviation at the end of a title is no loss: titles are compared without marks.
-    return encodable(stripped[:MAX_ENTRY_CHARACTERS].strip())
+    return encodable(without_marks(text)[:MAX_ENTRY_CHARACTERS].strip())
 
 
 def _json_entries(text: str) -> list[str] | None:
@@ -180,6 +190,10 @@ def _json_entries(text: str) -> list[str] | None:
 def _json_entry(value: Any) -> str:
     if isinstance(value, dict):
         item_id = next((value[key] for key in ("item_id", "id") if key in value), None)
+        if item_id is None:
+            item_id = next((entry for key, entry in value.items() if key.casefold().endswith("_id") or key == "item"), None)
+        if isinstance(item_id, str):
+            item_id = item_id.strip("<> ")
         title = value.get("title", value.get("name", ""))
         title = title if isinstance(title, str) else ""
         return f"<{_scalar(item_id)}> {title}" if _scalar(item_id) else title

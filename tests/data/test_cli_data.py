@@ -70,7 +70,12 @@ def test_replaces_a_data_set_and_nothing_else(cli: Cli, recbole: Callable[..., P
     source, out = recbole(), tmp_path / "out"
     assert cli("prepare", "recbole", "--source", source, "--out", out).exit_code == 0
     first = load_dataset(out).checksum
-    assert cli("prepare", "recbole", "--source", source, "--out", out, "--attributes", "genre").exit_code == 0
+    other = ("prepare", "recbole", "--source", source, "--out", out, "--attributes", "genre")
+    refused = cli(*other)
+    assert isinstance(refused.exception, DataError) and "--overwrite" in str(refused.exception)
+    assert load_dataset(out).checksum == first
+    assert cli("prepare", "recbole", "--source", source, "--out", out).exit_code == 0  # the same again
+    assert cli(*other, "--overwrite").exit_code == 0
     assert load_dataset(out).checksum != first
     (out / "notes.txt").write_text("mine")
     refused = cli("prepare", "recbole", "--source", source, "--out", out)
@@ -88,11 +93,11 @@ def test_replaces_a_data_set_and_nothing_else(cli: Cli, recbole: Callable[..., P
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        (("ml-20m",), ConfigError, "allowed: demo, ml-100k, ml-1m, recbole"),
+        (("ml-2m",), ConfigError, "allowed: demo, own, recbole, ml-100k, ml-1m"),
         (("recbole",), ConfigError, "recbole needs --source"),
         (("recbole", "--source", "absent"), DataError, "the source does not exist"),
         (("recbole", "--source", "SOURCE", "--attributes", "mood"), ConfigError, "allowed: genre, year, maker"),
-        (("recbole", "--source", "SOURCE", "--attributes", "genre,,year"), ConfigError, "attributes are given as a,b"),
+        (("recbole", "--source", "SOURCE", "--attributes", "genre,:number"), ConfigError, "attributes are given as a,b"),
         (("recbole", "--source", "SOURCE", "--attributes", "genre:color"), ConfigError, "unknown kind"),
         (("recbole", "--source", "SOURCE", "--attributes", "maker:number"), DataError, "maker is not a number; got: acme"),
         (("recbole", "--source", "SOURCE", "--title-column", "nome"), ConfigError, "no such title column"),

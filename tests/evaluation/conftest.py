@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,8 @@ import pytest
 
 from toolrec.data.dataset import Dataset
 from toolrec.data.pool import AttributeSpec, DomainWords, Pool
-from toolrec.records import Usage
+from toolrec.records import Trace, Usage
+from toolrec.runs.rows import trace_of
 
 TITLES = ["", "Apple & <Pear>", "<script>alert(1)</script>", "Cherry [bold]red[/bold]"] + [f"Title {n}" for n in range(4, 31)]
 
@@ -59,8 +62,11 @@ def user_row(user: int, final: list[int], **given) -> dict:
         "user_index": user,
         "user_id": f"u{user}",
         "attempt": 1,
+        "strategy": None,
         "ended_by": "finish",
         "error": None,
+        "failure_kind": None,
+        "http_status": None,
         "final_items": final,
         "completed_items": final,
         "candidates": [],
@@ -88,9 +94,11 @@ def round_row(user: int, number: int, *, name: str = "", attribute: str | None =
         "call": json.dumps(call) if name else None,
         "observation_text": "",
         "observation_error": None,
+        "failure_kind": None,
+        "http_status": None,
         "mark": "",
         "items": [],
-        "scores": [],
+        "scores": [0.5] * len(given.get("items", ())),
         "messages": "[]",
         "usage": [],
         "counts": [],
@@ -103,15 +111,37 @@ def rounds_frame(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"user_index": "int32", "attempt": "int16", "round": "int16"})
 
 
+def trace_reader(users: pd.DataFrame, rounds: pd.DataFrame) -> Callable[[int], Trace]:
+    """Gives the traces of users whose rows and rounds were written by hand."""
+
+    def read(user_index: int) -> Trace:
+        [user] = plain_rows(users[users["user_index"] == user_index])
+        of_user = plain_rows(rounds[rounds["user_index"] == user_index])
+        return trace_of(user, [row for row in of_user if row["attempt"] == user["attempt"]])
+
+    return read
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict]:
+    """The frame's rows, with None in place of the NaN that pandas puts where a text is missing."""
+
+    def plain(value: object) -> object:
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
 @pytest.fixture(scope="session")
 def hand() -> SimpleNamespace:
     """The makers above, for tests that write their own run by hand."""
     return SimpleNamespace(
         candidate=candidate,
         dataset=tiny_dataset,
+        plain_rows=plain_rows,
         pool=tiny_pool,
         round_row=round_row,
         rounds_frame=rounds_frame,
+        trace_reader=trace_reader,
         usage=usage,
         user_row=user_row,
         users_frame=users_frame,
@@ -133,7 +163,14 @@ def users() -> pd.DataFrame:
             user_row(1, [1, 5, 6], candidates=[candidate(1), candidate(1, "Retrieve[genre]", 2, 4), candidate(9)]),
             user_row(2, [7, 0, 2], completed_items=[7, 2, 8], counts=[{"kind": "reask", "count": 2}]),
             user_row(3, ten, candidates=[*genre, candidate(3, "Rank[genre]", 2, 1)]),
-            user_row(4, [4], candidates=[candidate(4)], ended_by="llm_failure", error="the endpoint\nis down"),
+            user_row(
+                4,
+                [4],
+                candidates=[candidate(4)],
+                ended_by="llm_failure",
+                failure_kind="unavailable",
+                error="the endpoint\nis down",
+            ),
         ]
     )
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toolrec.evaluation.baselines import BLOCK_USERS, recommend_for, row_name
+from toolrec.evaluation.baselines import BLOCK_USERS, KEPT_EVALUATIONS, RememberedLists, recommend_for, row_name
 from toolrec.recommenders import Fusion, ScoringRecommender
 
 
@@ -70,3 +70,52 @@ def test_an_attribute_cannot_take_another_rows_name():
     assert row_name("surrogate") == "attribute:surrogate"
     assert row_name("counts") == "attribute:counts"
     assert row_name("backbone") == "backbone"
+
+
+def test_remembered_lists_are_those_made_anew_and_cost_nothing(recommenders, dataset):
+    remembered = RememberedLists().by("weights")
+    first = remembered(recommenders, dataset, [3, 1], split="test")
+    scored = recommenders["backbone"].num_scored
+    first["backbone"][:] = 0  # what a caller does to its lists is its own affair
+    again = remembered(recommenders, dataset, [3, 1], split="test")
+    assert recommenders["backbone"].num_scored == scored
+    expected = recommend_for(recommenders, dataset, [3, 1], split="test")
+    assert list(again) == list(expected)
+    assert all((again[name] == expected[name]).all() for name in expected)
+
+
+def test_what_decides_on_a_list_is_told_apart(recommenders, dataset, hand):
+    shorter = hand.dataset()
+    shorter.items = shorter.items.copy()
+    shorter.items[:4] = [30, 29, 5, 27]  # the first user's history is another one
+    memory = RememberedLists()
+    alone = {"backbone": recommenders["backbone"]}
+    asked = [
+        (recommenders, dataset, [1, 2], {"split": "test"}),
+        (recommenders, dataset, [2, 1], {"split": "test"}),
+        (recommenders, dataset, [1, 2], {"split": "valid"}),
+        (recommenders, dataset, [1, 2], {"split": "test", "mask_seen": False}),
+        (recommenders, shorter, [1, 2], {"split": "test"}),
+        (alone, dataset, [1, 2], {"split": "test"}),
+        (alone, dataset, [1, 2], {"split": "test", "fusions": {"learned": recommenders["genre"]}}),
+    ]
+    assert len(asked) < KEPT_EVALUATIONS
+    for _ in range(2):
+        for members, data, users, how in asked:
+            found, expected = memory.by("a")(members, data, users, **how), recommend_for(members, data, users, **how)
+            assert list(found) == list(expected)
+            assert all((found[name] == expected[name]).all() for name in expected), how
+    other = {"backbone": Preference("backbone", [20])}
+    assert memory.by("b")(other, dataset, [1, 2], split="test")["backbone"][0, 0] == 20, "other weights"
+
+
+def test_few_evaluations_are_kept(dataset):
+    backbone = Preference("backbone", [5])
+    remembered = RememberedLists().by("weights")
+    for users in [[1], [2], [3], [4], [1, 2], [1, 3], [1, 4], [2, 3], [2, 4]]:
+        remembered({"backbone": backbone}, dataset, users, split="test")
+    scored = backbone.num_scored
+    remembered({"backbone": backbone}, dataset, [2, 4], split="test")
+    assert backbone.num_scored == scored
+    remembered({"backbone": backbone}, dataset, [1], split="test")
+    assert backbone.num_scored > scored

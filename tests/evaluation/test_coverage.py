@@ -12,14 +12,21 @@ def retrieved(hand, items, mark="Retrieve[genre]", round=1):
 
 def sources(hand, rows, targets=None):
     users = hand.users_frame(rows)
-    return sources_of_hits(users, targets or users["user_index"].tolist(), list_length=10)
+    return sources_of_hits(users, [[t] for t in targets or users["user_index"].tolist()], list_length=10)
 
 
 def test_ceiling_is_the_share_of_targets_among_the_candidates(hand, users):
     given = users.assign(final_items=[[1, 5, 6], [7, 0, 2], TEN, []])
-    ceiling = sources_of_hits(given, [1, 2, 3, 4], list_length=10)["ceiling"]
+    ceiling = sources_of_hits(given, [[1], [2], [3], [4]], list_length=10)["ceiling"]
     # Users 1, 3 and 4 had their target; 2 distinct items (1 and 9), 0, 11 (ten and one more), 1.
     assert ceiling == {"recall": 3 / 4, "num_hits": 3, "mean_candidates": (2 + 0 + 11 + 1) / 4}
+
+
+def test_every_target_of_a_user_counts(hand):
+    row = hand.user_row(1, [*TEN[:9], 2], candidates=[hand.candidate(1), hand.candidate(2)])
+    found = sources_of_hits(hand.users_frame([row]), [[1, 2, 3, 0]], list_length=10)
+    assert found["ceiling"] == {"recall": 2 / 3, "num_hits": 2, "mean_candidates": 2}
+    assert (found["surrogate"]["num_hits"], found["equal_lists"]["num_full_lists"]) == (1, 1)
 
 
 def test_hits_count_for_the_first_mark_once_and_for_any_mark_each(hand):
@@ -89,4 +96,23 @@ def test_arrays_as_parquet_gives_them_are_read(hand, users):
         candidates=[np.array(c, dtype=object) for c in users["candidates"]],
         final_items=[np.array(items, dtype=np.int32) for items in users["final_items"]],
     )
-    assert sources_of_hits(given, [1, 2, 3, 4], list_length=10) == sources_of_hits(users, [1, 2, 3, 4], list_length=10)
+    assert sources_of_hits(given, [[1], [2], [3], [4]], list_length=10) == sources_of_hits(
+        users, [[1], [2], [3], [4]], list_length=10
+    )
+
+
+def test_what_a_tool_brought_alone_and_what_was_left_out(hand):
+    both = [hand.candidate(1, "Retrieve[none]"), hand.candidate(1, "Retrieve[genre]", 2), hand.candidate(1, "Rank[genre]", 3)]
+    ranked = [hand.candidate(2, "Retrieve[genre]"), hand.candidate(2, "Rank[genre]", 2)]
+    rows = [
+        hand.user_row(1, [1], candidates=both),
+        hand.user_row(2, [2], candidates=ranked),
+        hand.user_row(3, [9], candidates=[hand.candidate(3, "Retrieve[genre]")]),
+        hand.user_row(4, [4], candidates=[]),
+    ]
+    hits = sources(hand, rows)
+    genre = {"brought": 3, "brought_alone": 2, "brought_alone_and_hit": 1, "left_out": 1}
+    assert hits["contributions"]["Retrieve[genre]"] == genre
+    assert hits["contributions"]["Retrieve[none]"]["brought_alone"] == 0
+    assert hits["contributions"]["Rank[genre]"] == {"brought": 2, "brought_alone": 0, "brought_alone_and_hit": 0, "left_out": 0}
+    assert hits["surrogate"]["num_hits_no_tool_brought"] == 1

@@ -1,18 +1,12 @@
 import json
-import math
 
 import pytest
 
 from toolrec.cli import run_command
 from toolrec.evaluation.statistics import Resampling
-from toolrec.evaluation.summary import summarise
-from toolrec.files import write_json
-from toolrec.simulation.run_folder import RunFolder
-
-
-def plain(value):
-    """None in place of the NaN that pandas puts where a text is missing."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+from toolrec.evaluation.summary import rows_of, summarise
+from toolrec.runs.folder import RunFolder
+from toolrec.util.files import write_json
 
 
 @pytest.fixture
@@ -26,15 +20,14 @@ def manifest(demo, demo_folder):
 
 
 @pytest.fixture
-def make_run(tmp_path, users, rounds, demo):
+def make_run(tmp_path, users, rounds, demo, hand):
     def made(manifest):
         folder = RunFolder.create(tmp_path / "run", manifest)
         rows = users.copy()
         rows["user_id"] = [demo.user_ids[index] for index in rows["user_index"]]
-        rows.loc[0, "final_items"].insert(1, demo.target(1, "test"))
-        as_rows = [[{key: plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
-                   for frame in (rows, rounds)]  # fmt: skip
-        folder.commit(*as_rows)
+        first, *rest = rows.at[0, "final_items"]
+        rows.at[0, "final_items"] = [first, demo.target(1, "test"), *rest]
+        folder.commit(*map(hand.plain_rows, (rows, rounds)))
         folder.close()
         return tmp_path / "run"
 
@@ -62,10 +55,20 @@ def test_a_failed_user(run, demo, capsys):
     assert "ended by llm_failure" in out and "error: the endpoint is down" in out
 
 
-def test_an_unknown_user_is_bad_input(run, capsys):
+def test_a_user_is_found_by_its_index_too(run, demo, capsys):
+    assert run_command(["show", str(run), "--user", "4"]) == 0
+    assert f"User {demo.user_ids[4]}" in capsys.readouterr().out
+
+
+def test_an_unknown_user_is_bad_input_and_a_near_id_is_suggested(run, demo, capsys):
+    assert run_command(["show", str(run), "--user", demo.user_ids[2] + "x"]) == 2
+    assert f"its 4 users: {demo.user_ids[2]}, " in capsys.readouterr().err
+
+
+def test_an_unknown_user_is_bad_input(run, demo, capsys):
     assert run_command(["show", str(run), "--user", "nobody"]) == 2
     captured = capsys.readouterr()
-    assert "no such user" in captured.err and "one of its 4 users" in captured.err
+    assert "no such user" in captured.err and f"its 4 users: {demo.user_ids[1]}" in captured.err
     assert "Traceback" not in captured.err
 
 
@@ -86,7 +89,30 @@ def test_the_runs_table(run, users, dataset, baseline_lists, protocol, capsys):
     summary = summarise(users, dataset, baseline_lists, protocol=protocol, resampling=Resampling(num_resamples=50))
     write_json(run / "summary.json", summary)
     assert run_command(["show", str(run)]) == 0
-    assert "NDCG@10" in capsys.readouterr().out
+    short = capsys.readouterr().out
+    assert "NDCG@10" in short and "--full" in short and "Beyond accuracy" not in short
+    assert run_command(["show", str(run), "--full"]) == 0
+    assert "Beyond accuracy" in capsys.readouterr().out
+
+
+def test_the_summary_of_an_older_version_is_shown(run, users, dataset, baseline_lists, protocol, capsys):
+    summary = summarise(users, dataset, baseline_lists, protocol=protocol, resampling=Resampling(num_resamples=50))
+    for key in ("groups", "leaks"):
+        del summary[key]
+    for key in ("contributions", "num_unreachable_targets"):
+        del summary["hits"][key]
+    for key in ("difference_interval", "correction", "power"):
+        del summary["statistics"][key]
+    for row in rows_of(summary).values():
+        del row["beyond_accuracy"]
+        for name in [name for name in row if name.startswith("difference_to_")]:
+            for difference in row[name].values():
+                for key in set(difference) - {"mean", "low", "high", "p_value"}:
+                    del difference[key]
+    write_json(run / "summary.json", summary)
+    for flags in ([], ["--full"]):
+        assert run_command(["show", str(run), *flags]) == 0
+        assert "one training" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", json.dumps({"statistics": {}})])

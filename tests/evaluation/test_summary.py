@@ -64,7 +64,7 @@ def test_intervals_hold_the_figure_and_differences_are_paired(summary):
             assert low <= row[metric] + 1e-12 and row[metric] <= high + 1e-12
     difference = summary["surrogate"]["difference_to_backbone"]["mrr@10"]
     assert difference["mean"] == pytest.approx(((1 - 1) + (1 / 3 - 1 / 2) + 0 + 0) / 4)
-    assert difference["low"] <= difference["mean"] <= difference["high"] <= 0
+    assert difference["low"] <= difference["mean"] <= difference["high"]
     assert summary["attribute:genre"]["difference_to_fusion"]["mrr@10"]["mean"] == pytest.approx(1 - 1 / 6)
     assert summary["attribute:genre"]["difference_to_fusion"]["mrr@10"]["p_value"] == pytest.approx(2 / 2**4)
     assert summary["backbone"]["difference_to_backbone"] == {}
@@ -73,7 +73,11 @@ def test_intervals_hold_the_figure_and_differences_are_paired(summary):
 def test_equal_rows_have_no_difference(users, dataset, baseline_lists, protocol):
     baseline_lists["fusion"] = baseline_lists["backbone"]
     fusion = summarise(users, dataset, baseline_lists, protocol=protocol, resampling=QUICK)["fusion"]
-    assert fusion["difference_to_backbone"]["ndcg@10"] == {"mean": 0, "low": 0, "high": 0, "p_value": 1}
+    difference = fusion["difference_to_backbone"]["ndcg@10"]
+    assert (difference["mean"], difference["p_value"], difference["p_value_holm"]) == (0, 1, 1)
+    assert (difference["num_better"], difference["num_worse"], difference["effect_size"]) == (0, 0, None)
+    # None of four users differs: the true difference can still be far from 0.
+    assert difference["low"] == pytest.approx(-difference["high"]) and difference["high"] > 0.4
 
 
 def test_counts_tokens_behaviour_and_speed(summary):
@@ -81,6 +85,7 @@ def test_counts_tokens_behaviour_and_speed(summary):
     assert (counts["users"], counts["finished"], counts["failed"]) == (4, 3, 1)
     assert counts["ended_by"] == {"finish": 3, "llm_failure": 1}
     assert counts["failures"] == {"llm_failure": 1}
+    assert counts["failure_kinds"] == {"unavailable": 1}
     assert counts["errors"] == {"the endpoint is down": 1}
     assert counts["events"] == {"reask": 2}
     behaviour = summary["behaviour"]
@@ -142,7 +147,7 @@ def test_same_run_same_summary(users, dataset, baseline_lists, protocol, summary
 def test_other_targets_change_figures_and_nothing_else(users, hand, baseline_lists, protocol, summary, rounds):
     permuted = hand.dataset(targets=[2, 1, 4, 3])
     other = summarise(users, permuted, baseline_lists, protocol=protocol, rounds=rounds, resampling=QUICK)
-    for key in set(BESIDE_ROWS) - {"hits"}:
+    for key in set(BESIDE_ROWS) - {"hits", "groups"}:
         assert other[key] == summary[key], key
     assert other["hits"]["equal_lists"] == summary["hits"]["equal_lists"]
     assert other["surrogate"]["recall@10"] == 0
@@ -170,8 +175,51 @@ def test_the_strongest_fusion_is_compared_to_beside_reciprocal_ranks(users, data
     assert list(rows_of(summary)) == [
         "surrogate", "surrogate_completed", "backbone", "attribute:genre", "fusion", "ranker", "popularity",
     ]  # fmt: skip
-    assert summary["ranker"]["label"] == "ranker (no LLM)"
+    assert summary["ranker"]["label"] == "ranker with neighbours (no LLM)"
     assert summary["fusion"]["difference_to_ranker"]["mrr@10"]["mean"] == pytest.approx(1 / 6 - 1)
     assert summary["ranker"]["difference_to_fusion"]["mrr@10"]["mean"] == pytest.approx(1 - 1 / 6)
     shown = table_text(summary)
     assert "to the ranker" in shown and "to the fusion" not in shown
+
+
+def test_holm_is_over_the_table_and_counts_each_pair_of_rows_once(summary):
+    rows = rows_of(summary)
+    references = ("backbone", "fusion")
+    pairs = {frozenset((name, reference)) for name in rows for reference in references if name != reference}
+    assert len(pairs) == 5 + 4
+    p_values = {
+        frozenset((name, reference)): row[f"difference_to_{reference}"]["ndcg@10"]
+        for name, row in rows.items()
+        for reference in references
+        if name != reference
+    }
+    smallest = min(p_values.values(), key=lambda difference: difference["p_value"])
+    assert smallest["p_value_holm"] == pytest.approx(min(1, len(pairs) * smallest["p_value"]))
+    both_ways = rows["fusion"]["difference_to_backbone"]["ndcg@10"], rows["backbone"]["difference_to_fusion"]["ndcg@10"]
+    assert both_ways[0]["p_value_holm"] == both_ways[1]["p_value_holm"]
+
+
+def test_effect_sizes_and_who_differs(summary):
+    difference = summary["surrogate"]["difference_to_backbone"]["mrr@10"]
+    values = np.array([1 - 1, 1 / 3 - 1 / 2, 0, 0])
+    assert (difference["num_better"], difference["num_worse"]) == (0, 1)
+    assert difference["effect_size"] == pytest.approx(values.mean() / values.std())
+
+
+def test_targets_that_masking_keeps_off_every_list(users, hand, baseline_lists, protocol):
+    # Users 2 and 4 come back to item 28, which everyone's history has.
+    dataset = hand.dataset(targets=[1, 28, 3, 28])
+    summary = summarise(users, dataset, baseline_lists, protocol=protocol, resampling=QUICK)
+    assert summary["hits"]["num_unreachable_targets"] == 2
+    assert summary["protocol"]["unreachable_targets"].startswith("2 of 4")
+    assert "unreachable targets 2 of 4" in " ".join(table_text(summary, full=False).split())
+    unmasked = summarise(users, dataset, baseline_lists, protocol={**protocol, "mask_seen": False}, resampling=QUICK)
+    assert unmasked["hits"]["num_unreachable_targets"] == 0
+    assert "unreachable_targets" not in unmasked["protocol"]
+
+
+def test_few_users_who_differ_and_small_differences_are_said(summary):
+    text = " ".join(table_text(summary, full=False).split())
+    assert "fewer than 20 users differ from the backbone in NDCG@10: surrogate 1," in text
+    assert "one training" in text
+    assert "found 80% of the time if it is at least" in text

@@ -15,6 +15,13 @@ def summary(users, dataset, baseline_lists, protocol, rounds):
     return summarise(users, dataset, baseline_lists, protocol=protocol, rounds=rounds, resampling=Resampling(num_resamples=100))
 
 
+def test_the_short_form_is_one_screen(summary):
+    lines = table_text(summary, full=False).splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+    assert sum("surrogate (embedded" in line for line in lines) == 1, "the row says what played the user"
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_every_row_fits_the_width(summary, width):
     text = table_text(summary, width=width)
@@ -35,6 +42,14 @@ def test_all_figures_survive_the_narrow_width(summary):
 def test_the_best_of_a_column_is_marked(summary):
     line = next(line for line in table_text(summary, width=120).splitlines() if "attribute genre" in line)
     assert line.count("1.0000*") == 3
+
+
+def test_a_fusion_below_its_best_tool_is_marked(summary):
+    for full in (False, True):
+        text = " ".join(table_text(summary, width=120, full=full).split())
+        assert "fusion of the tools †" in text and "† worse in NDCG@10 than the best tool alone (genre 1.0000): fusion" in text
+    summary["fusion"]["ndcg@10"] = 1.0
+    assert "†" not in table_text(summary, width=120)
 
 
 def test_print_to_something_that_is_no_terminal(summary):

@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolrec.evaluation.text import printable
+from toolrec.util.printable import printable
 
 
 def test_control_characters_and_direction_overrides_go():

@@ -1,4 +1,4 @@
-"""Budgets: what is affordable, and members of a run that spend one up on a simulated clock."""
+"""Budgets: what is affordable, and clients of a run that spend one up on a simulated clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support import Clock
 
 from toolrec.errors import ConfigError
-from toolrec.llm.budget import Budget
-from toolrec.llm.flow import FlowSettings, FlowSnapshot, FlowTotals, Governor, MemberReport
+from toolrec.llm.flow.budget import Budget
+from toolrec.llm.flow.governor import ClientReport, FlowSettings, FlowSnapshot, FlowTotals, Governor
 from toolrec.llm.prices import Price
 from toolrec.records import Usage
 
@@ -49,7 +49,7 @@ def test_where_no_usage_is_reported_nothing_is_affordable_under_a_cap():
     for budget in (Budget(max_tokens=10**6), Budget(max_usd=1.0, price=PRICE)):
         assert budget.affordable(spent(3, 0), num_unreported=3) == budget.affordable(spent(3, 0)) == 0
         # Another session tries again with one request.
-        assert replace(budget, spent=spent(3, 0)).affordable(Usage()) == 1
+        assert budget.replaced(spent=spent(3, 0)).affordable(Usage()) == 1
     assert Budget().affordable(spent(3, 0), num_unreported=3) is None
 
 
@@ -61,7 +61,7 @@ def test_a_price_of_nothing_has_no_end():
 def test_an_endpoint_without_usage_is_asked_once():
     clock = Clock()
     governor = Governor(FlowSettings(), ceiling=8, budget=Budget(max_tokens=10**6), clock=clock)
-    report = MemberReport(waiting=5, ask_requests=5)
+    report = ClientReport(waiting=5, ask_requests=5)
     assert governor.exchange("m", report).requests == 1
     totals = FlowTotals(num_requests=1, num_calls=1, usage=spent(1, 0), counts={"usage_missing": 1})
     assert governor.exchange("m", replace(report, totals=totals)).requests == 0
@@ -80,7 +80,7 @@ def test_dollars_and_tokens_both_hold():
     [
         ({"max_usd": 0.0, "price": PRICE}, "above 0"),
         ({"max_usd": float("nan"), "price": PRICE}, "above 0"),
-        ({"max_tokens": 0}, "at least 1"),
+        ({"max_tokens": 0}, "1 or more"),
         ({"max_usd": 1.0}, "needs the model's price; give --prices FILE"),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_cap_that_is_none_is_refused(given, reason: str):
 
 @dataclass
 class Client:
-    """A member whose users always want more: it begins as many requests as it may."""
+    """A client whose users always want more: it begins as many requests as it may."""
 
     name: str
     limit: int = 0
@@ -101,7 +101,7 @@ class Client:
 
     def exchange(self, governor: Governor) -> None:
         totals = FlowTotals(num_requests=self.usage.num_calls, num_calls=self.usage.num_calls, usage=self.usage)
-        report = MemberReport(in_flight=len(self.ends), waiting=1000, ask_requests=1000, totals=totals)
+        report = ClientReport(in_flight=len(self.ends), waiting=1000, ask_requests=1000, totals=totals)
         allowance = governor.exchange(self.name, report)
         assert allowance.requests is not None
         self.limit, self.lease = allowance.limit, allowance.requests
@@ -115,35 +115,35 @@ class Client:
             self.ends.append((now_s + latency_s * draw.uniform(0.5, 1.5), draw.randint(*cost)))
 
 
-def run_up(budget: Budget, *, num_members: int, ceiling: int, latency_s: float, cost: tuple[int, int], seed: int) -> FlowSnapshot:
-    """Lets members spend until the governor says that nothing is left and all is back."""
+def run_up(budget: Budget, *, num_clients: int, ceiling: int, latency_s: float, cost: tuple[int, int], seed: int) -> FlowSnapshot:
+    """Lets clients spend until the governor says that nothing is left and all is back."""
     clock, draw = Clock(), random.Random(seed)
     governor = Governor(FlowSettings(), ceiling=ceiling, budget=budget, clock=clock)
-    members = [Client(f"m{i}") for i in range(num_members)]
+    clients = [Client(f"m{i}") for i in range(num_clients)]
     for tick in range(10_000):
         clock.now_s += 0.125
-        for number, member in enumerate(members):
+        for number, client in enumerate(clients):
             if (tick + number) % 2 == 0:
-                member.exchange(governor)
-            member.work(clock.now_s, draw, latency_s, cost)
+                client.exchange(governor)
+            client.work(clock.now_s, draw, latency_s, cost)
         snapshot = governor.snapshot()
-        if snapshot.is_budget_spent and not any(member.ends for member in members) and snapshot.in_flight == 0:
+        if snapshot.is_budget_spent and not any(client.ends for client in clients) and snapshot.in_flight == 0:
             return snapshot
     raise AssertionError("the budget is never spent")
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    num_members=st.integers(1, 6), ceiling=st.integers(8, 200), latency_s=st.floats(0.01, 4.0), largest=st.integers(100, 2_000),
+    num_clients=st.integers(1, 6), ceiling=st.integers(8, 200), latency_s=st.floats(0.01, 4.0), largest=st.integers(100, 2_000),
     num_affordable=st.integers(20, 300), seed=st.integers(0, 9),
 )  # fmt: skip
 def test_a_budget_is_used_up_and_passed_by_less_than_what_is_in_flight(
-    num_members: int, ceiling: int, latency_s: float, largest: int, num_affordable: int, seed: int
+    num_clients: int, ceiling: int, latency_s: float, largest: int, num_affordable: int, seed: int
 ):
     max_tokens = num_affordable * (100 + largest) // 2
     snapshot = run_up(
         Budget(max_tokens=max_tokens),
-        num_members=num_members, ceiling=ceiling, latency_s=latency_s, cost=(100, largest), seed=seed,
+        num_clients=num_clients, ceiling=ceiling, latency_s=latency_s, cost=(100, largest), seed=seed,
     )  # fmt: skip
     assert max_tokens <= snapshot.usage.prompt_tokens < max_tokens + min(ceiling, num_affordable) * largest
 
@@ -151,7 +151,7 @@ def test_a_budget_is_used_up_and_passed_by_less_than_what_is_in_flight(
 @pytest.mark.parametrize("latency_s", [0.01, 2.0])
 def test_requests_of_one_cost_end_at_the_budget_however_fast_they_are(latency_s: float):
     cost = {"cost": (1_000, 1_000), "latency_s": latency_s, "seed": 1}
-    assert run_up(Budget(max_tokens=500_000), num_members=3, ceiling=64, **cost).usage.prompt_tokens == 500_000
+    assert run_up(Budget(max_tokens=500_000), num_clients=3, ceiling=64, **cost).usage.prompt_tokens == 500_000
 
 
 def test_a_budget_and_a_rate_both_hold():

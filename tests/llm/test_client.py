@@ -11,8 +11,8 @@ from support import ASK, Clock, ask
 
 from toolrec.errors import ContextTooLongError, LLMRefusedError, LLMUnavailableError
 from toolrec.llm import LLM, OpenAIChat
-from toolrec.llm.flow import FlowSettings, Governor
-from toolrec.llm.gate import Gate
+from toolrec.llm.flow.gate import Gate
+from toolrec.llm.flow.governor import FlowSettings, Governor
 from toolrec.records import Completion, Usage
 
 TOOLS = [{"type": "function", "function": {"name": "retrieve", "parameters": {"type": "object", "properties": {}}}}]
@@ -100,10 +100,19 @@ async def test_total_time_is_capped(serve: Any, quick: Any, steps: Any) -> None:
     server = await serve(steps.error(500))
     config = quick(server.base_url, max_attempts=1000, total_timeout_s=0.3, min_wait_s=0.05, max_wait_s=0.05)
     started_s = time.monotonic()
-    with pytest.raises(LLMUnavailableError, match="HTTP 500"):
+    with pytest.raises(LLMUnavailableError, match="HTTP 500") as caught:
         await ask(config)
+    assert caught.value.http_status == 500
     assert time.monotonic() - started_s < 10  # a thousand attempts would take 25 s and more
     assert 2 <= len(server.requests) < 100
+
+
+async def test_a_call_that_ends_while_it_waits_has_the_status_of_the_answer_before(serve: Any, quick: Any, steps: Any) -> None:
+    server = await serve(steps.error(503), {"fault": "hang"})
+    config = quick(server.base_url, max_attempts=1000, total_timeout_s=0.6, timeout_s=30, min_wait_s=0.01, max_wait_s=0.01)
+    with pytest.raises(LLMUnavailableError, match=r"the total time of 0\.6 s is over; before that: HTTP 503") as caught:
+        await ask(config)
+    assert caught.value.http_status == 503
 
 
 async def test_hanging_endpoint_is_left_after_the_timeout(serve: Any, quick: Any) -> None:
@@ -133,7 +142,7 @@ async def test_retry_after_is_honoured(serve: Any, quick: Any, steps: Any) -> No
 async def test_retry_after_beyond_the_total_time_is_not_waited_for(serve: Any, quick: Any, steps: Any) -> None:
     server = await serve(steps.error(429, "slow down", retry_after="3600"))
     started_s = time.monotonic()
-    with pytest.raises(LLMUnavailableError, match="slow down"):
+    with pytest.raises(LLMRefusedError, match=r"slow down; it asks to wait 3,600 s; go on later with --resume"):
         await ask(quick(server.base_url))
     assert time.monotonic() - started_s < 60  # not the hour that was asked for
     assert len(server.requests) == 1
@@ -142,8 +151,9 @@ async def test_retry_after_beyond_the_total_time_is_not_waited_for(serve: Any, q
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 422])
 async def test_final_answer_is_not_asked_again(status: int, serve: Any, quick: Any, steps: Any) -> None:
     server = await serve(steps.error(status, "because I say so"))
-    with pytest.raises(LLMRefusedError, match=f"HTTP {status}: because I say so"):
+    with pytest.raises(LLMRefusedError, match=f"HTTP {status}: because I say so") as caught:
         await ask(quick(server.base_url))
+    assert caught.value.http_status == status
     assert len(server.requests) == 1
 
 
@@ -165,8 +175,9 @@ async def test_exhausted_quota_is_final_although_it_is_a_429(serve: Any, quick: 
 )
 async def test_context_too_long(code: str | None, message: str, serve: Any, quick: Any, steps: Any) -> None:
     server = await serve(steps.error(400, message, code=code))
-    with pytest.raises(ContextTooLongError):
+    with pytest.raises(ContextTooLongError) as caught:
         await ask(quick(server.base_url))
+    assert caught.value.http_status == 400
     assert len(server.requests) == 1
 
 

@@ -61,6 +61,7 @@ async def test_key_is_sent_and_never_shown(
                     repr(failure),
                     repr(copy.copy(failure)),
                 ]
+    assert server.headers
     assert all(f"authorization: bearer {KEY}" in head.lower() for head in server.headers)
     assert len(shown) == 2 + 4 * 4
     assert KEY not in "".join(shown) + caplog.text
@@ -145,3 +146,57 @@ async def test_the_request_is_plain_json(serve: Any, quick: Any, steps: Any) -> 
     async with OpenAIChat(quick(server.base_url)) as llm:
         await llm.complete([{"role": "user", "content": odd}])
     assert server.requests[0]["messages"] == [json.loads(json.dumps({"role": "user", "content": odd}))]
+
+
+class TestExtraFieldsAndHeaders:
+    async def test_azure_takes_a_query_and_a_header_of_its_own(self, serve: Any, steps: Any, monkeypatch: Any) -> None:
+        monkeypatch.setenv("AZURE_HEADERS", "api-key: secret-of-the-test\nx-other: 1")
+        server = await serve(steps.reply("fine"))
+        config = LLMConfig(
+            base_url=f"{server.base_url}/deployments/x?api-version=2026-01-01",
+            model="m",
+            headers_env="AZURE_HEADERS",
+            api_key_env="",
+        )
+        async with OpenAIChat(config) as llm:
+            for _ in range(2):
+                assert (await llm.complete(ASK)).text == "fine"
+            assert "secret-of-the-test" not in repr(llm)
+        for head in server.headers:
+            assert head.startswith("POST /v1/deployments/x/chat/completions?api-version=2026-01-01 ")
+            assert "api-key: secret-of-the-test" in head and "x-other: 1" in head
+        assert "secret-of-the-test" not in json.dumps(config.as_json())
+
+    async def test_a_header_that_an_endpoint_says_back_is_masked(self, serve: Any, steps: Any, monkeypatch: Any) -> None:
+        monkeypatch.setenv("AZURE_HEADERS", "api-key: secret-of-the-test")
+        server = await serve(steps.error(401, "wrong api-key secret-of-the-test"))
+        config = LLMConfig(base_url=server.base_url, model="m", headers_env="AZURE_HEADERS", api_key_env="")
+        async with OpenAIChat(config) as llm:
+            with pytest.raises(LLMRefusedError) as caught:
+                await llm.complete(ASK)
+        assert "secret-of-the-test" not in str(caught.value)
+
+    async def test_further_fields_go_into_every_body(self, serve: Any, steps: Any) -> None:
+        server = await serve(steps.reply("fine"))
+        extra = '{"chat_template_kwargs": {"enable_thinking": false}, "reasoning_effort": "low"}'
+        async with OpenAIChat(LLMConfig(base_url=server.base_url, model="m", api_key_env="", extra=extra)) as llm:
+            await llm.complete(ASK)
+        assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
+        assert server.requests[0]["reasoning_effort"] == "low"
+
+    @pytest.mark.parametrize("extra", ["low", "[1]", '{"a": NaN}', '{"model": "other"}', '{"stream": true}', "{"])
+    def test_extra_fields_that_are_no_object_or_set_what_we_set(self, extra: str) -> None:
+        with pytest.raises(ConfigError, match="--llm-extra"):
+            LLMConfig(base_url="http://127.0.0.1:1/v1", model="m", extra=extra)
+
+    @pytest.mark.parametrize("headers", ["", "no colon", "api key: x", "api-key:", "api-key: ä"])
+    def test_headers_that_are_none(self, headers: str, monkeypatch: Any) -> None:
+        monkeypatch.setenv("AZURE_HEADERS", headers)
+        with pytest.raises(ConfigError, match="AZURE_HEADERS") as caught:
+            OpenAIChat(LLMConfig(base_url="http://127.0.0.1:1/v1", model="m", headers_env="AZURE_HEADERS", api_key_env=""))
+        assert not headers or headers not in str(caught.value)
+
+    def test_a_key_in_the_query_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="a key in its query") as caught:
+            LLMConfig(base_url="http://127.0.0.1:1/v1?api_key=sk-of-the-test", model="m")
+        assert "sk-of-the-test" not in str(caught.value)

@@ -13,6 +13,7 @@ from support import ASK, ask
 from toolrec.errors import LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm import OpenAIChat
 from toolrec.records import Usage
+from toolrec.simulation.flow.endpoint_notes import endpoint_notes
 
 TOOLS = [{"type": "function", "function": {"name": "retrieve", "parameters": {"type": "object", "properties": {}}}}]
 
@@ -24,6 +25,37 @@ async def test_stop_is_cut_here_where_the_endpoint_does_not(serve: Any, quick: A
         assert llm.counts["cut_by_client"] == 1
     assert completion.text == "Thought 1: a\nAction 1: Retrieve[none, 5]\n"
     assert completion.finish_reason == "stop"
+
+
+async def test_which_model_and_version_answered_is_counted(serve: Any, quick: Any, steps: Any) -> None:
+    said: list[dict[str, Any]] = [
+        {"model": "m-2026"},
+        {"model": "m-2026"},
+        {"model": "m-2026", "system_fingerprint": "fp_1"},
+        {"model": "n", "system_fingerprint": "fp_1"},
+        {"model": None, "system_fingerprint": 7},
+    ]
+    answers = iter(said)
+
+    def step(body: dict[str, Any]) -> dict[str, Any]:
+        reply = steps.reply("hm")
+        reply["json"].update(next(answers))
+        return reply  # type: ignore[no-any-return]
+
+    server = await serve(step)
+    async with OpenAIChat(quick(server.base_url)) as llm:
+        for _ in said:
+            await llm.complete(ASK)
+        counts = {kind: count for kind, count in llm.counts.items() if kind.startswith("reply_model:")}
+    assert counts == {
+        "reply_model:m-2026": 2,
+        "reply_model:m-2026 (fp_1)": 1,
+        "reply_model:n (fp_1)": 1,
+        "reply_model:not told": 1,
+    }
+    assert endpoint_notes({"reply_model:m-2026": 9}) == {}
+    [note] = endpoint_notes(counts).values()
+    assert note.endswith("more than one model or version of it: m-2026 2, m-2026 (fp_1) 1, n (fp_1) 1, not told 1")
 
 
 async def test_parallel_tool_calls_are_all_passed_on(serve: Any, quick: Any, steps: Any) -> None:
@@ -38,7 +70,7 @@ async def test_parallel_tool_calls_are_all_passed_on(serve: Any, quick: Any, ste
     completion = await ask(quick(server.base_url), tools=TOOLS)
     assert [(c.id, c.name, c.arguments) for c in completion.tool_calls] == [
         ("a", "retrieve", '{"k": 5}'),
-        ("call_2", "rank", '{"k": 6}'),
+        ("", "rank", '{"k": 6}'),
         ("c", "finish", "{}"),
     ]
     assert completion.text == ""

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import traceback
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,7 +96,7 @@ async def test_a_proxy_of_the_environment_is_used_for_other_hosts(scheme: str, s
 async def test_a_proxys_password_is_in_no_error(serve: Any, steps: Any, monkeypatch: Any):
     proxy = await serve(steps.error(407, "who are you"))
     monkeypatch.setenv("https_proxy", proxy.base_url.replace("http://", "http://somebody:pass-of-the-test@").removesuffix("/v1"))
-    config = replace(ELSEWHERE, base_url="https://llm.example.test/v1")
+    config = ELSEWHERE.replaced(base_url="https://llm.example.test/v1")
     async with OpenAIChat(config) as llm:
         with pytest.raises(LLMUnavailableError, match="407") as caught:
             await llm.complete(ASK)

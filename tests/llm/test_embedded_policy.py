@@ -238,7 +238,7 @@ def test_stop_texts_are_respected(world: Any) -> None:
     ],
 )
 def test_foreign_prompt_is_refused_with_what_is_understood(content: Any) -> None:
-    with pytest.raises(RequestError, match=r"not a language model.*understands two prompts") as caught:
+    with pytest.raises(RequestError, match=r"not a language model.*understands three prompts") as caught:
         ask([{"role": "user", "content": content}])
     assert caught.value.status == 400
 

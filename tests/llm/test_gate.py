@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import Clock
 
-from toolrec.deadline import deadline
 from toolrec.llm import OpenAIChat
-from toolrec.llm.buckets import BURST_S
-from toolrec.llm.flow import Allowance, MemberReport
-from toolrec.llm.gate import CONNECTIONS_AT_ONCE, CONNECTIONS_PER_S, KEEP_ALIVE_S, Gate, keep_in_step
-from toolrec.llm.rate_headers import read_exhausted_s, read_span_s
+from toolrec.llm.flow.buckets import BURST_S
+from toolrec.llm.flow.gate import CONNECTIONS_AT_ONCE, CONNECTIONS_PER_S, KEEP_ALIVE_S, Gate, keep_in_step
+from toolrec.llm.flow.governor import Allowance, ClientReport
+from toolrec.llm.flow.rate_headers import read_exhausted_s, read_span_s
 from toolrec.records import Usage
+from toolrec.util.deadline import deadline
 
 ASK = [{"role": "user", "content": "hello"}]
 
@@ -198,7 +198,7 @@ async def test_without_the_governor_the_share_of_the_rate_goes_on():
     gate.go_on_alone(gate.report())
     assert gate.report().in_flight == 2
     clock.now_s += 3600.0  # no more than a second's worth, however long it is away
-    gate.go_on_alone(MemberReport())
+    gate.go_on_alone(ClientReport())
     assert gate.report().in_flight == 5
     await end(*tasks)
 
@@ -294,7 +294,7 @@ async def test_the_wait_at_the_gate_is_not_held_against_the_user():
     assert await running >= 0.1
 
 
-async def test_an_endpoint_with_nothing_left_holds_every_call_of_every_member(serve: Any, quick: Any, steps: Any):
+async def test_an_endpoint_with_nothing_left_holds_every_call_of_every_client(serve: Any, quick: Any, steps: Any):
     spent = {**steps.reply(), "headers": {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "250ms"}}
     server = await serve(spent, steps.reply())
     async with OpenAIChat(quick(server.base_url)) as llm:
@@ -363,7 +363,7 @@ async def test_keeping_in_step_survives_a_governor_that_is_away():
     asked = asyncio.Event()
     is_away = True
 
-    async def exchange(report: MemberReport) -> Allowance:
+    async def exchange(report: ClientReport) -> Allowance:
         if is_away:
             asked.set()
             raise ConnectionError
@@ -382,7 +382,7 @@ async def test_keeping_in_step_goes_on_after_an_error_of_ours_and_tells_it(caplo
     gate = Gate(limit=None)
     num_asked = 0
 
-    async def exchange(report: MemberReport) -> Allowance:
+    async def exchange(report: ClientReport) -> Allowance:
         nonlocal num_asked
         num_asked += 1
         if num_asked <= 2:

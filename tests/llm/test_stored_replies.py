@@ -24,9 +24,11 @@ from toolrec.errors import (
     RecordingError,
 )
 from toolrec.llm import LLMConfig
-from toolrec.llm.cache import CACHE_FILE, ReplyCache
-from toolrec.llm.place import PLACE, Place
-from toolrec.llm.recording import (
+from toolrec.llm.call_site import CALL_SITE, CallSite
+from toolrec.llm.scripted import ScriptedLLM, calling
+from toolrec.llm.stores.cache import CACHE_FILE, ReplyCache
+from toolrec.llm.stores.config import ReplyStores
+from toolrec.llm.stores.recording import (
     Recorder,
     Recording,
     RecordingHeader,
@@ -35,9 +37,7 @@ from toolrec.llm.recording import (
     end_recording,
     read_header,
 )
-from toolrec.llm.scripted import ScriptedLLM, calling
-from toolrec.llm.stored import ReplyStore, StoredCall, StoringLLM, parameters_of, reply_from_json, reply_to_json
-from toolrec.llm.stores import ReplyStores
+from toolrec.llm.stores.storing import ReplyStore, StoredCall, StoringLLM, parameters_of, reply_from_json, reply_to_json
 from toolrec.records import Completion, Usage
 
 CONFIG = LLMConfig(base_url="http://127.0.0.1:1/v1", model="m", temperature=0.0)
@@ -57,14 +57,14 @@ def ask(store: ReplyStore, llm: ScriptedLLM | None, config: LLMConfig = CONFIG, 
 
 
 def at(user_id: str, number: int = 1, attempt: int = 1) -> None:
-    PLACE.set(Place(user_id=user_id, attempt=attempt, round=number))
+    CALL_SITE.set(CallSite(user_id=user_id, attempt=attempt, round=number))
 
 
 @pytest.fixture(autouse=True)
 def nowhere() -> Iterator[None]:
-    token = PLACE.set(None)
+    token = CALL_SITE.set(None)
     yield
-    PLACE.reset(token)
+    CALL_SITE.reset(token)
 
 
 class Now:
@@ -100,10 +100,10 @@ class TestCache:
     @pytest.mark.parametrize(
         ("config", "call", "endpoint"),
         [
-            (replace(CONFIG, model="n"), {}, "http://here/v1"),
-            (replace(CONFIG, temperature=0.1), {}, "http://here/v1"),
-            (replace(CONFIG, seed=1), {}, "http://here/v1"),
-            (replace(CONFIG, max_output_tokens=10), {}, "http://here/v1"),
+            (CONFIG.replaced(model="n"), {}, "http://here/v1"),
+            (CONFIG.replaced(temperature=0.1), {}, "http://here/v1"),
+            (CONFIG.replaced(seed=1), {}, "http://here/v1"),
+            (CONFIG.replaced(max_output_tokens=10), {}, "http://here/v1"),
             (CONFIG, {"tools": [TOOL]}, "http://here/v1"),
             (CONFIG, {"stop": ["\n"]}, "http://here/v1"),
             (CONFIG, {"messages": [*ASK, {"role": "user", "content": "?"}]}, "http://here/v1"),
@@ -172,9 +172,9 @@ class TestCache:
 import asyncio, sys
 from pathlib import Path
 from toolrec.llm import LLMConfig
-from toolrec.llm.cache import ReplyCache
+from toolrec.llm.stores.cache import ReplyCache
 from toolrec.llm.scripted import ScriptedLLM
-from toolrec.llm.stored import StoringLLM
+from toolrec.llm.stores.storing import StoringLLM
 cache = ReplyCache(Path({str(tmp_path)!r}), endpoint="e")
 llm = StoringLLM(cache, ScriptedLLM(lambda messages: messages[0]["content"]), LLMConfig(model="m", base_url="http://127.0.0.1:1/v1"))
 async def go():
@@ -185,7 +185,7 @@ cache.close()
 """
         running = [subprocess.Popen([sys.executable, "-c", code, str(n)], stderr=subprocess.PIPE, text=True) for n in range(4)]
         for process in running:
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=500)
             assert (process.returncode, said) == (0, "")
         with sqlite3.connect(tmp_path / CACHE_FILE) as connection:
             assert connection.execute("SELECT count(*) FROM replies").fetchone() == (4 * 300,)
@@ -284,8 +284,8 @@ class TestRecording:
     @pytest.mark.parametrize(
         ("config", "call", "reason"),
         [
-            (replace(CONFIG, temperature=0.5), {}, "temperature was 0.0, now 0.5"),
-            (replace(CONFIG, model="n"), {}, "the model was m, now n"),
+            (CONFIG.replaced(temperature=0.5), {}, "temperature was 0.0, now 0.5"),
+            (CONFIG.replaced(model="n"), {}, "the model was m, now n"),
             (CONFIG, {"tools": [TOOL]}, "the tools differ"),
             (CONFIG, {"stop": ["\n"]}, "the stop differ"),
             (CONFIG, {"messages": [ASK[0], {"role": "user", "content": "!"}]}, "message 2 of 2 (user) is another one"),
@@ -309,12 +309,14 @@ class TestRecording:
             ask(Recording(folder), None, messages=ASK[:1])
 
     @pytest.mark.parametrize("error", [ContextTooLongError, LLMRefusedError, MessagesRefusedError, LLMUnavailableError])
-    def test_a_call_that_failed_fails_again_without_its_words(self, folder: Path, error: type[LLMError]):
+    @pytest.mark.parametrize("status", [None, 400])
+    def test_a_call_that_failed_fails_again_without_its_words(self, folder: Path, error: type[LLMError], status: int | None):
         at("u1")
         with pytest.raises(error):
-            ask(Recorder(folder), ScriptedLLM([error("http://secret-host/v1 says no")]))
-        with pytest.raises(error, match="failed when it was recorded"):
+            ask(Recorder(folder), ScriptedLLM([error("http://secret-host/v1 says no", http_status=status)]))
+        with pytest.raises(error, match="failed when it was recorded") as caught:
             ask(Recording(folder), None)
+        assert caught.value.http_status == status
         assert b"secret-host" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
     def test_parts_become_one_file_in_an_order_without_chance(self, folder: Path):
@@ -414,7 +416,7 @@ def test_the_key_does_not_depend_on_the_order_of_fields():
         ({"replay": "r", "cache": "c"}, "--replay goes with neither"),
         ({"replay": "r", "record": "c"}, "--replay goes with neither"),
         ({"max_age_s": 3.0}, "--cache-max-age needs --cache"),
-        ({"cache": "c", "max_age_s": 0.0}, "must be above 0"),
+        ({"cache": "c", "max_age_s": 0.0}, "above 0"),
     ],
 )
 def test_stores_that_do_not_go_together(given: dict[str, Any], reason: str):

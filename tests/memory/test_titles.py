@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolrec.titles import TitleIndex, normalised, title_forms
+from toolrec.memory.titles import TitleIndex, normalised, title_forms
 
 SHAWSHANK, TOY, TOY2, HEAT, SABRINA_54, SABRINA_95, UGLY, POSTINO, AMELIE, NINETEEN, LEON, GODFATHER = range(1, 13)
 LOCK, MAHAL, MOHAL, SCHINDLER = 13, 14, 15, 16
@@ -107,3 +107,27 @@ def test_forms_of_a_title():
 def test_marks_alone_still_make_a_title():
     index = TitleIndex(["", "!!!", "???"])
     assert index.find("???") == (2, "title")
+
+
+@pytest.mark.parametrize(
+    ("written", "real"),
+    [
+        ("The Western Photograph (1985)", "The Gentle Photograph (1985)"),
+        ("The Silent Machine (2005)", "Silver Machine (2005)"),
+        ("The Open of Old Quarry (2004)", "The Open Shadow of Old Quarry (2004)"),
+    ],
+)
+def test_a_title_with_another_word_is_another_work(written: str, real: str):
+    assert TitleIndex(["", real]).find(written) == (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("written", "real"),
+    [
+        ("Hte Golden Candle (1977)", "The Golden Candle (1977)"),
+        ("Golden Candle of Thornbury", "The Golden Candle of the Thornbury"),
+        ("Star Wars Holyday", "Starwars Holiday"),
+    ],
+)
+def test_slips_small_words_and_blanks_are_near(written: str, real: str):
+    assert TitleIndex(["", real]).find(written) == (1, "near")

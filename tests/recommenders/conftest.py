@@ -1,7 +1,6 @@
 """A checkerboard: users of even and of odd items, so that the right answer is obvious."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,14 @@ def make_pool(num_items: int = NUM_ITEMS) -> Pool:
     )
 
 
-def make_dataset(name: str = "checkerboard", checksum: str = "c" * 64, num_items: int = NUM_ITEMS) -> Dataset:
+def make_dataset(
+    name: str = "checkerboard", checksum: str = "c" * 64, num_items: int = NUM_ITEMS, user_items: int | None = None
+) -> Dataset:
     rng = np.random.default_rng(7)
     rows = []
     for user in range(NUM_USERS):
         side = np.arange(1 + user % 2, num_items + 1, 2)
-        rows.append(rng.permutation(side)[: rng.integers(5, 10)])
+        rows.append(rng.permutation(side)[: rng.integers(5, 10)][:user_items])
     return Dataset(
         path=Path("data") / name,
         manifest={"name": name, "checksum": checksum, "timestamp_kind": "none"},
@@ -62,12 +63,12 @@ def small_config(**fields) -> RecommendersConfig:
         num_buckets=4,
         learn_fusions=False,
     )
-    return replace(config, **fields)
+    return config.replaced(**fields)
 
 
 @pytest.fixture(scope="session")
 def new_dataset() -> Callable[..., Dataset]:
-    """Makes a checkerboard: `new_dataset(name=…, checksum=…, num_items=…)`."""
+    """Makes a checkerboard: `new_dataset(name=…, checksum=…, num_items=…, user_items=…)`."""
     return make_dataset
 
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from toolrec.recommenders.config import FitConfig, TransformerConfig
-from toolrec.recommenders.fitting import fit
-from toolrec.recommenders.parallel import joined
-from toolrec.recommenders.trainees import BackboneTrainee, new_backbone
-from toolrec.recommenders.validation import ValidationSet
+from toolrec.recommenders.training.fitting import fit
+from toolrec.recommenders.training.parallel import joined
+from toolrec.recommenders.training.trainees import BackboneTrainee, new_backbone
+from toolrec.recommenders.training.validation import ValidationSet
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolrec.recommenders.batches import batches, make_windows, masked_examples, next_item_examples, num_batches
+from toolrec.recommenders.training.batches import batches, make_windows, masked_examples, next_item_examples, num_batches
 
 sequences = st.lists(st.integers(0, 40).map(lambda n: np.arange(1, n + 1)), max_size=20)
 

@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from toolrec.errors import CheckpointError
-from toolrec.files import sha256_file
 from toolrec.recommenders import load_recommenders, recommenders_manifest
 from toolrec.recommenders.checkpoint import member_folder, training_log
+from toolrec.util.files import sha256_file
 
 
 @pytest.fixture

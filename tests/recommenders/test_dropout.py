@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from toolrec.recommenders.dropout import dropout
+from toolrec.recommenders.models.dropout import dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

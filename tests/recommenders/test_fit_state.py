@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import torch
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError
 from toolrec.recommenders import FitConfig, RecommendersConfig, TransformerConfig
-from toolrec.recommenders.build import backbone_in_training
-from toolrec.recommenders.fit_state import load_best, read_fields
-from toolrec.recommenders.fitting import EpochLog, FitResult, fit
-from toolrec.recommenders.validation import validation_set
+from toolrec.recommenders.training.build import backbone_in_training
+from toolrec.recommenders.training.fit_state import load_best, read_fields
+from toolrec.recommenders.training.fitting import EpochLog, FitResult, fit
+from toolrec.recommenders.training.validation import validation_set
 
 
 class Killed(Exception):
@@ -74,7 +73,7 @@ def test_a_training_that_is_done_is_not_trained_further(demo: Dataset, tmp_path:
 def test_the_best_epochs_weights_are_in_the_state(demo: Dataset, tmp_path: Path):
     config, state = config_of("sasrec"), tmp_path / "state.safetensors"
     _, weights, _ = trained(demo, config, state_path=state)
-    other, _ = backbone_in_training(demo, replace(config, seed=9), validation_set(demo, max_users=50), device="cpu")
+    other, _ = backbone_in_training(demo, config.replaced(seed=9), validation_set(demo, max_users=50), device="cpu")
     load_best(state, other.model)
     for name, weight in other.model.state_dict().items():
         assert np.array_equal(weight.numpy(), weights[name].numpy()), name
@@ -82,10 +81,10 @@ def test_the_best_epochs_weights_are_in_the_state(demo: Dataset, tmp_path: Path)
 
 def test_a_state_of_another_training_or_architecture_is_refused(demo: Dataset, tmp_path: Path):
     config, state = config_of("sasrec"), tmp_path / "state.safetensors"
-    trained(demo, replace(config, backbone_fit=replace(config.backbone_fit, max_epochs=1)), state_path=state)
+    trained(demo, config.replaced(backbone_fit=config.backbone_fit.replaced(max_epochs=1)), state_path=state)
     with pytest.raises(CheckpointError, match="another training"):
         trained(demo, config, state_path=state)
-    wider = replace(config, backbone=replace(config.backbone, width=16))
+    wider = config.replaced(backbone=config.backbone.replaced(width=16))
     other, _ = backbone_in_training(demo, wider, validation_set(demo, max_users=50), device="cpu")
     with pytest.raises(CheckpointError, match="another architecture"):
         load_best(state, other.model)

@@ -1,17 +1,15 @@
 """What a frozen encoder is held against begins where it should, and all of it trains."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from toolrec.recommenders.attribute import AttributeEncoderModel
-from toolrec.recommenders.batches import make_batch
-from toolrec.recommenders.fitting import fit
-from toolrec.recommenders.joint import InputModel, JointModel, JointTrainee, joint_positions
-from toolrec.recommenders.trainees import BackboneTrainee, new_backbone
-from toolrec.recommenders.validation import validation_set
-from toolrec.recommenders.values import attribute_values
+from toolrec.recommenders.models.attribute import AttributeEncoderModel
+from toolrec.recommenders.models.joint import InputModel, JointModel, JointTrainee, joint_positions
+from toolrec.recommenders.models.values import attribute_values
+from toolrec.recommenders.training.batches import make_batch
+from toolrec.recommenders.training.fitting import fit
+from toolrec.recommenders.training.trainees import BackboneTrainee, new_backbone
+from toolrec.recommenders.training.validation import validation_set
 
 
 @pytest.fixture(params=["sasrec", "bert4rec"])
@@ -40,7 +38,7 @@ def test_a_joint_model_begins_as_its_backbone(backbone, dataset, new_config):
 
 @pytest.mark.parametrize("kind", ["joint", "input"])
 def test_all_of_it_trains_and_what_is_ranked_is_what_was_validated(backbone, dataset, new_config, kind):
-    config = replace(new_config().encoder_fit, max_epochs=2)
+    config = new_config().encoder_fit.replaced(max_epochs=2)
     validation = validation_set(dataset, max_users=20)
     if kind == "joint":
         model = joint_of(backbone, dataset, new_config, "size")

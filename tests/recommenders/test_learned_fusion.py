@@ -1,5 +1,6 @@
 """Score fusion and the ranker: candidates, features, the fit, and how they are stored."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,15 +9,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from toolrec.errors import CheckpointError, ConfigError, DataError
-from toolrec.files import sha256_file
-from toolrec.progress import track
 from toolrec.recommenders import ScoringRecommender, load_fusions, load_recommenders, recommenders_manifest, refit_fusions
-from toolrec.recommenders.candidates import LIST_LENGTH, CandidateSource
-from toolrec.recommenders.fusion_fitting import FusionConfig, fit_fusions
-from toolrec.recommenders.item_tables import item_tables
-from toolrec.recommenders.listwise import Examples, ListwiseModel, mean_ndcg_at_10
-from toolrec.recommenders.listwise_fitting import ListwiseConfig, ListwiseShape, fit_listwise
-from toolrec.recommenders.neighbours import Neighbours
+from toolrec.recommenders.fusion.candidates import LIST_LENGTH, CandidateSource
+from toolrec.recommenders.fusion.fitting import FusionConfig, fit_fusions
+from toolrec.recommenders.fusion.item_tables import item_tables
+from toolrec.recommenders.fusion.listwise import Examples, ListwiseModel, mean_ndcg_at_10
+from toolrec.recommenders.fusion.listwise_fitting import ListwiseConfig, ListwiseShape, fit_listwise
+from toolrec.recommenders.fusion.neighbours import Neighbours
+from toolrec.recommenders.fusion.visible_features import VisibleFeatures
+from toolrec.util.files import sha256_file
+from toolrec.util.progress import track
 
 ONE_SHAPE = ListwiseConfig(shapes=(ListwiseShape(num_hidden=4),), num_restarts=1, num_folds=2)
 QUICK = FusionConfig(score_fusion=ONE_SHAPE, ranker=ONE_SHAPE)
@@ -28,7 +30,7 @@ def fusions(trained, dataset, recommenders):
     return load_fusions(trained, dataset, recommenders).by_name
 
 
-@pytest.fixture(params=["score_fusion", "ranker"])
+@pytest.fixture(params=["score_fusion", "ranker", "tools_ranker"])
 def fusion(request, fusions):
     return fusions[request.param]
 
@@ -107,6 +109,41 @@ class TestItemTables:
 
     def test_no_sequences(self):
         assert item_tables([], num_items=3).count_I.tolist() == [0, 0, 0, 0]
+
+
+class TestWhatASurrogateSees:
+    """Two tools and neighbours over sixty items; the second tool prefers high numbers."""
+
+    @pytest.fixture
+    def seen(self, new_dataset):
+        ascending = np.linspace(1, 0, 60)
+        source = CandidateSource([Fixed(ascending), Fixed(ascending), Fixed(ascending[::-1])])
+        [candidates] = source.of([np.array([1, 3])], mask_seen=False)
+        features = VisibleFeatures(["backbone", "genre"], new_dataset(num_items=60).pool)
+        return features, features.visible(candidates), candidates
+
+    def test_only_items_on_a_tools_list_of_fifty_are_known(self, seen):
+        _, visible, candidates = seen
+        assert candidates.item_C.tolist() == list(range(1, 61)), "the neighbours' list and lists of 100 have all items"
+        assert visible.item_C.tolist() == list(range(1, 51))
+
+    def test_scores_are_standardised_within_the_list(self, seen):
+        features, visible, _ = seen
+        feature_CF = features.of(np.array([1, 3]), visible)
+        column = features.names.index("score in list:genre")
+        shown = np.linspace(1, 0, 60)[:50]
+        assert feature_CF[:, column] == pytest.approx((shown - shown.mean()) / shown.std())
+        assert feature_CF[:, features.names.index("inverse position:genre")] == pytest.approx(1 / (10 + np.arange(1, 51)))
+        assert feature_CF[:, features.names.index("lists")].tolist() == [2] * 50
+
+    def test_the_neighbours_change_nothing(self, seen):
+        features, visible, candidates = seen
+        other = dataclasses.replace(
+            candidates, position_CM=candidates.position_CM.copy(), standard_CM=candidates.standard_CM.copy()
+        )
+        other.position_CM[:, 2], other.standard_CM[:, 2] = 1, 0
+        history = np.array([1, 3])
+        assert (features.of(history, features.visible(other)) == features.of(history, visible)).all()
 
 
 def test_neighbours_prefer_what_followed():
@@ -207,9 +244,20 @@ class TestFit:
             gains.append(1 / np.log2(items.index(target) + 2) if target in items else 0.0)
         assert fit_fusions(dataset, recommenders, QUICK).ndcg_at_10["fusion"] == pytest.approx(np.mean(gains))
 
+    def test_tools_are_measured_on_the_same_users(self, dataset, recommenders):
+        fitted = fit_fusions(dataset, recommenders, dataclasses.replace(QUICK, max_users=20))
+        users = dataset.sample_users(20, 0, split="valid")
+        gains = []
+        for user in users:
+            listed = recommenders["backbone"].recommend(dataset.history(int(user), "valid").tolist(), k=10)
+            items, target = [item.item_index for item in listed], dataset.target(int(user), "valid")
+            gains.append(1 / np.log2(items.index(target) + 2) if target in items else 0.0)
+        assert fitted.num_users == 20 and fitted.tool_ndcg_at_10["backbone"] == pytest.approx(np.mean(gains))
+        assert set(fitted.tool_ndcg_at_10) == set(recommenders) - {"popularity"}
+
     def test_targets_on_no_list_leave_nothing_to_learn(self, new_dataset, recommenders):
         dataset = new_dataset()
-        dataset.sample_users = lambda num, seed: np.arange(1, 4)
+        dataset.sample_users = lambda num, seed, *, split: np.arange(1, 4)
         assert fit_fusions(dataset, recommenders) is None, "three users are no five folds"
 
 
@@ -255,13 +303,20 @@ def test_a_model_is_its_formula():
 class TestFolder:
     def test_the_manifest_lists_them_apart_from_the_members(self, trained, fusions):
         manifest = recommenders_manifest(trained)
-        assert list(fusions) == ["score_fusion", "ranker"]
-        assert not {"score_fusion", "ranker"} & {member["name"] for member in manifest["members"]}
+        assert list(fusions) == ["score_fusion", "ranker", "tools_ranker"]
+        assert not {"score_fusion", "ranker", "tools_ranker"} & {member["name"] for member in manifest["members"]}
         ndcg = manifest["fusions"]["validation"]["ndcg@10"]
-        assert list(ndcg) == ["fusion", "score_fusion", "ranker"] and all(0 < value <= 1 for value in ndcg.values())
+        assert list(ndcg) == ["fusion", "score_fusion", "ranker", "tools_ranker"] and all(
+            0 < value <= 1 for value in ndcg.values()
+        )
 
     def test_the_strongest_is_the_best_on_validation(self, copy, dataset, recommenders):
-        edit(copy, lambda m: m["fusions"]["validation"]["ndcg@10"].update({"fusion": 0.1, "score_fusion": 0.3, "ranker": 0.2}))
+        edit(
+            copy,
+            lambda m: m["fusions"]["validation"]["ndcg@10"].update(
+                {"fusion": 0.1, "score_fusion": 0.3, "ranker": 0.2, "tools_ranker": 0.2}
+            ),
+        )
         assert load_fusions(copy, dataset, recommenders).strongest == "score_fusion"
 
     def test_a_folder_without_them_is_whole(self, copy, dataset, recommenders):

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from toolrec.recommenders.losses import (
+from toolrec.recommenders.training.losses import (
     Negatives,
     full_cross_entropy,
     gbce,

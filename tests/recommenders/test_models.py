@@ -1,18 +1,16 @@
 """The networks: causal, and the same at the last position however it is computed."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from toolrec.errors import ConfigError
 from toolrec.recommenders import TransformerConfig
-from toolrec.recommenders.attribute import AttributeEncoderModel
-from toolrec.recommenders.backbone import in_groups
-from toolrec.recommenders.trainees import new_backbone
-from toolrec.recommenders.validation import pad_last
-from toolrec.recommenders.values import number_values
+from toolrec.recommenders.models.attribute import AttributeEncoderModel
+from toolrec.recommenders.models.backbone import in_groups
+from toolrec.recommenders.models.values import number_values
+from toolrec.recommenders.training.trainees import new_backbone
+from toolrec.recommenders.training.validation import pad_last
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, dropout=0.4)
 
@@ -44,7 +42,7 @@ def test_bert4rec_sees_to_both_sides_and_no_padding():
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 def test_training_without_dropout_computes_what_inference_does(kind, norm):
-    model = backbone(kind, replace(CONFIG, dropout=0.0, norm=norm))
+    model = backbone(kind, CONFIG.replaced(dropout=0.0, norm=norm))
     input_BL = torch.tensor([[1, 2, 3, 0], [4, 5, 6, 7]])
     real_BL = input_BL > 0
     torch.testing.assert_close(model.train()(input_BL)[real_BL], model.eval()(input_BL)[real_BL])
@@ -54,7 +52,7 @@ def test_training_without_dropout_computes_what_inference_does(kind, norm):
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 def test_states_at_wanted_positions_are_those_of_all_states(kind, norm, mode):
-    model = backbone(kind, replace(CONFIG, dropout=0.0, norm=norm)).train(mode == "train")
+    model = backbone(kind, CONFIG.replaced(dropout=0.0, norm=norm)).train(mode == "train")
     input_BL = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8], [9, 10, 0, 0, 0]])
     wanted_BL = torch.zeros(3, 5, dtype=torch.bool)
     wanted_BL[0, 2] = wanted_BL[1, [0, 3, 4]] = True  # the third row wants none
@@ -64,7 +62,7 @@ def test_states_at_wanted_positions_are_those_of_all_states(kind, norm, mode):
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 def test_the_last_state_is_that_of_all_states(kind, norm):
-    model = backbone(kind, replace(CONFIG, norm=norm))
+    model = backbone(kind, CONFIG.replaced(norm=norm))
     histories = [np.array([1, 2, 3]), np.array([4]), np.array([5, 6, 7, 8, 9, 10])]
     query_BL, last_B = model.query(*pad_last(histories, model_history_length=6))
     torch.testing.assert_close(model.last(query_BL, last_B), model(query_BL)[torch.arange(3), last_B])

@@ -8,15 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from toolrec.recommenders import load_recommenders
-
 STEPS = Path(__file__).parent / "parallel_steps.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(STEPS.parents[2])}
 
 
 def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=500)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -31,12 +29,3 @@ def test_two_processes_have_the_weights_of_one(tmp_path):
             if name.endswith("key_value.bias"):  # keys' biases change no share: their gradients are rounding errors
                 continue
             torch.testing.assert_close(together[name], expected, atol=2e-4, rtol=2e-3, msg=name)
-
-
-def test_the_command_writes_one_folder_and_speaks_once(demo, tmp_path):
-    out = tmp_path / "recommenders"
-    command = ["-m", "toolrec", "train", str(demo.path), "--out", str(out), "--attributes", "genre", "--epochs", "1"]
-    done = run(*TORCHRUN, *command)
-    assert done.stdout.count("recommenders of") == 1
-    assert list(load_recommenders(out, demo)) == ["popularity", "backbone", "genre"]
-    assert [path.name for path in tmp_path.iterdir()] == ["recommenders"]

@@ -1,12 +1,10 @@
 """Recipes: every one trains, and the authors' have the sizes that they published."""
 
-from dataclasses import replace
-
 import pytest
 
 from toolrec.errors import ConfigError
 from toolrec.recommenders import RECIPES, default_config, load_recommenders, recipe_named, train_recommenders
-from toolrec.recommenders.trainees import new_backbone
+from toolrec.recommenders.training.trainees import new_backbone
 
 PUBLISHED_POOL = 3883
 
@@ -21,8 +19,8 @@ def test_the_authors_backbone_has_the_parameters_they_published():
 def test_every_recipe_trains_and_its_folder_loads(dataset, tmp_path, name):
     config = recipe_named(name)
     short = {"max_epochs": 1, "max_validation_users": 20}
-    fits = {"backbone_fit": replace(config.backbone_fit, **short), "encoder_fit": replace(config.encoder_fit, **short)}
-    config = replace(config, learn_fusions=False, **fits)
+    fits = {"backbone_fit": config.backbone_fit.replaced(**short), "encoder_fit": config.encoder_fit.replaced(**short)}
+    config = config.replaced(learn_fusions=False, **fits)
     report = train_recommenders(dataset, config, out=tmp_path / "out", attributes=["colour"])
     assert [member.name for member in report.members] == ["popularity", "backbone", "colour"]
     loaded = load_recommenders(tmp_path / "out", dataset)

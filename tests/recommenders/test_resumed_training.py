@@ -10,9 +10,10 @@ import pytest
 
 from toolrec.cli import run_command
 from toolrec.errors import StorageError
-from toolrec.recommenders import build, fitting, recommenders_manifest
-from toolrec.recommenders import unfinished as unfinished_module
-from toolrec.recommenders.fit_state import read_fields, write_state
+from toolrec.recommenders import load_recommenders, recommenders_manifest
+from toolrec.recommenders.training import build, fitting
+from toolrec.recommenders.training import unfinished as unfinished_module
+from toolrec.recommenders.training.fit_state import read_fields, write_state
 
 SHAPE = ("--hidden", "8", "--layers", "1", "--heads", "1", "--no-fusions")
 FLAGS = ("--attributes", "genre", "--epochs", "6", "--patience", "6", *SHAPE)
@@ -63,7 +64,7 @@ def test_a_stopped_training_comes_to_what_an_unbroken_one_does(demo_folder, tmp_
 KILLED_IN_ITS_FOURTH_EPOCH = """
 import os, signal, sys
 from toolrec.cli import main
-from toolrec.recommenders import build, fitting
+from toolrec.recommenders.training import build, fitting
 whole, build.STATE_INTERVAL_S = fitting._Fit._epoch, 0.0
 def epoch(fit, bar):
     if len(fit.log) == 3 and os.environ.get("RANK", "0") == "0":
@@ -77,7 +78,7 @@ main()
 def test_a_killed_training_comes_to_what_an_unbroken_one_does(demo_folder, tmp_path):
     flags = ["train", str(demo_folder), *FLAGS]
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED_IN_ITS_FOURTH_EPOCH, *flags, "--out", str(tmp_path / "rec")], check=False, timeout=120
+        [sys.executable, "-c", KILLED_IN_ITS_FOURTH_EPOCH, *flags, "--out", str(tmp_path / "rec")], check=False, timeout=500
     )
     assert killed.returncode == -signal.SIGKILL
     assert [child.name for child in tmp_path.iterdir()] == ["rec.unfinished"]
@@ -88,20 +89,22 @@ def test_a_killed_training_comes_to_what_an_unbroken_one_does(demo_folder, tmp_p
     assert members(tmp_path / "rec") == members(tmp_path / "whole")
 
 
-def test_processes_that_train_together_go_on_together(demo_folder, tmp_path):
+def test_processes_that_train_together_go_on_together_write_one_folder_and_speak_once(demo, demo_folder, tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED_IN_ITS_FOURTH_EPOCH)
-    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
-    flags = ["train", str(demo_folder), "--attributes", "", *FLAGS[2:], "--device", "cpu", "--out", str(tmp_path / "rec")]
+    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+    flags = ["train", str(demo_folder), *FLAGS, "--fusions", "--device", "cpu", "--out", str(tmp_path / "rec")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, str(script), *flags], env=environment, check=False, timeout=120, capture_output=True)
+    subprocess.run([*torchrun, str(script), *flags], env=environment, check=False, timeout=500, capture_output=True)
     assert len(read_fields(tmp_path / "rec.unfinished" / "backbone.safetensors")["log"]) == 3
     resumed = subprocess.run(
-        [*torchrun, "-m", "toolrec", *flags, "--resume"], env=environment, check=True, timeout=120, capture_output=True, text=True
+        [*torchrun, "-m", "toolrec", *flags, "--resume"], env=environment, check=True, timeout=500, capture_output=True, text=True
     )
     assert "going on after 3 epochs" in resumed.stderr
+    assert resumed.stdout.count("recommenders of") == 1
+    assert list(load_recommenders(tmp_path / "rec", demo)) == ["popularity", "backbone", "genre"]
     assert members(tmp_path / "rec")[1][2] == 6
-    assert not (tmp_path / "rec.unfinished").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"killed.py", "rec"}
 
 
 def test_a_full_disk_loses_what_was_under_way(demo_folder, tmp_path, monkeypatch, every_state, capsys):
@@ -157,9 +160,9 @@ def test_an_encoder_whose_time_was_up_is_trained_no_further(demo_folder, tmp_pat
     out, flags = tmp_path / "rec", ["--attributes", "genre,release_year", "--epochs", "100000", "--patience", "100000"]
     with monkeypatch.context() as patches:
         stop_after(patches, "release_year", 0)
-        assert train(demo_folder, out, *flags, "--max-time-s", "6") == 130
+        assert train(demo_folder, out, *flags, "--max-time-s", "3") == 130
     logs = [read_fields(state)["log"] for state in sorted((tmp_path / "rec.unfinished").glob("*.safetensors"))]
-    assert train(demo_folder, out, *flags, "--max-time-s", "6", "--resume") == 0
+    assert train(demo_folder, out, *flags, "--max-time-s", "3", "--resume") == 0
     genre, backbone = (len(log) for log in logs)
     assert [member[2] for member in members(out)][1:3] == [backbone, genre]
 

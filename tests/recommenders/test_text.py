@@ -9,7 +9,7 @@ from toolrec.cli import run_command
 from toolrec.data import load_dataset
 from toolrec.errors import ConfigError
 from toolrec.recommenders import load_recommenders
-from toolrec.recommenders.text import SentenceEncoder
+from toolrec.recommenders.models.text import SentenceEncoder
 
 SMALL = ["--epochs", "1", "--hidden", "8", "--layers", "1", "--heads", "1"]
 

@@ -39,9 +39,9 @@ def test_the_default_place_is_named_after_the_data_set(demo_folder, tmp_path, mo
         (["--loss", "hinge"], "cross_entropy, sampled_softmax, in_batch_softmax, gbce, bce, bpr"),
         (["--heads", "7"], "multiple"),
         (["--device", "abacus"], "auto, cpu, cuda"),
-        (["--max-time-s", "0"], "more than 0"),
+        (["--max-time-s", "0"], "above 0"),
         (["--seed", "-1"], "seed"),
-        (["--learning-rate", "nan"], "learning rate"),
+        (["--learning-rate", "nan"], "learning_rate"),
     ],
 )
 def test_wrong_flags_end_with_2_and_what_is_allowed(demo_folder, tmp_path, capsys, flags, message):
@@ -60,7 +60,7 @@ def test_importing_the_room_and_its_command_loads_no_torch():
         "import sys, toolrec.recommenders, toolrec.cli.train;"
         "assert not {'torch', 'ray', 'pandas', 'openai'} & set(sys.modules), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_the_public_names_are_there():

@@ -2,7 +2,6 @@
 
 import csv
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +10,12 @@ from safetensors.torch import load_file
 
 from toolrec.errors import CheckpointError, ConfigError, DataError
 from toolrec.recommenders import FitConfig, recommenders_manifest, train_recommenders
-from toolrec.recommenders.batches import make_batch, next_item_examples
-from toolrec.recommenders.build import check_attributes, member_seed, resolve_device
-from toolrec.recommenders.fitting import fit, rate_share
-from toolrec.recommenders.frozen import freeze, frozen_for_now, open_frozen
-from toolrec.recommenders.trainees import at_targets, new_backbone
-from toolrec.recommenders.validation import validation_set
+from toolrec.recommenders.training.batches import make_batch, next_item_examples
+from toolrec.recommenders.training.build import check_attributes, member_seed, resolve_device
+from toolrec.recommenders.training.fitting import fit, rate_share
+from toolrec.recommenders.training.frozen import freeze, frozen_for_now, open_frozen
+from toolrec.recommenders.training.trainees import at_targets, new_backbone
+from toolrec.recommenders.training.validation import validation_set
 
 
 def weights(folder, member):
@@ -28,10 +27,9 @@ def same(one, other):
 
 
 def short(config, **fields):
-    return replace(
-        config,
-        backbone_fit=replace(config.backbone_fit, max_epochs=2, **fields),
-        encoder_fit=replace(config.encoder_fit, max_epochs=2, **fields),
+    return config.replaced(
+        backbone_fit=config.backbone_fit.replaced(max_epochs=2, **fields),
+        encoder_fit=config.encoder_fit.replaced(max_epochs=2, **fields),
     )
 
 
@@ -43,7 +41,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dataset, n
     assert torch.equal(torch.get_rng_state(), before), "the process's random state was touched"
     torch.manual_seed(1)
     train_recommenders(dataset, config, out=tmp_path / "b", attributes=["colour", "tags"])
-    train_recommenders(dataset, replace(config, seed=1), out=tmp_path / "c", attributes=[])
+    train_recommenders(dataset, config.replaced(seed=1), out=tmp_path / "c", attributes=[])
     assert same(weights(tmp_path / "a", "backbone"), weights(tmp_path / "b", "backbone"))
     assert same(weights(tmp_path / "a", "attributes/01-tags"), weights(tmp_path / "b", "attributes/02-tags"))
     assert not same(weights(tmp_path / "a", "backbone"), weights(tmp_path / "c", "backbone"))
@@ -63,6 +61,13 @@ def test_only_the_encoder_trains(trained, recommenders):
     assert manifest["colour"]["num_parameters"] < manifest["backbone"]["num_parameters"]
 
 
+def test_the_manifest_says_where_the_weights_were_trained(trained):
+    manifest = recommenders_manifest(trained)
+    assert manifest["machine"]["torch_threads"] == torch.get_num_threads()
+    assert manifest["machine"]["cpu"] and "OMP_NUM_THREADS" in manifest["machine"]["threads"]
+    assert manifest["packages"]["torch"] == manifest["torch"]
+
+
 def test_the_log_has_every_epoch(trained):
     rows = list(csv.DictReader((trained / "training_log.csv").open()))
     manifest = recommenders_manifest(trained)
@@ -76,7 +81,7 @@ def test_the_log_has_every_epoch(trained):
 
 def test_training_stops_without_progress(dataset, new_config, tmp_path):
     config = new_config()
-    config = replace(config, backbone_fit=replace(config.backbone_fit, learning_rate=1e-12, patience=3, max_epochs=50))
+    config = config.replaced(backbone_fit=config.backbone_fit.replaced(learning_rate=1e-12, patience=3, max_epochs=50))
     report = train_recommenders(dataset, config, out=tmp_path / "out", attributes=[])
     assert report.members[1].stopped_by == "patience"
     assert report.members[1].num_epochs == report.members[1].best_epoch + 3
@@ -85,8 +90,8 @@ def test_training_stops_without_progress(dataset, new_config, tmp_path):
 def test_the_time_budget_ends_a_training_with_all_members(dataset, new_config, tmp_path):
     config = new_config(max_time_s=1.0)
     endless = {"max_epochs": 100_000, "patience": 100_000}
-    config = replace(
-        config, backbone_fit=replace(config.backbone_fit, **endless), encoder_fit=replace(config.encoder_fit, **endless)
+    config = config.replaced(
+        backbone_fit=config.backbone_fit.replaced(**endless), encoder_fit=config.encoder_fit.replaced(**endless)
     )
     start_s = time.monotonic()
     report = train_recommenders(dataset, config, out=tmp_path / "out")
@@ -124,7 +129,7 @@ def test_a_diverging_loss_stops_with_the_reason():
 
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 def test_a_kept_backbone_stays_and_gets_new_encoders(dataset, new_config, tmp_path, kind):
-    config = short(replace(new_config(), backbone_kind=kind))
+    config = short(new_config().replaced(backbone_kind=kind))
     train_recommenders(dataset, config, out=tmp_path / "a", attributes=["tags"])
     report = train_recommenders(dataset, config, out=tmp_path / "a", attributes=["colour"], backbone=tmp_path / "a")
     assert [member.name for member in report.members] == ["popularity", "backbone", "colour"]
@@ -182,8 +187,7 @@ def test_unknown_device_is_refused():
 
 
 def test_users_without_two_training_items_are_nothing_to_learn_from(new_dataset, new_config, tmp_path):
-    data = new_dataset()
-    data.offsets = np.concatenate([[0, 0], np.arange(3, 3 * data.num_users + 1, 3)])  # 3 items a user, 1 in training
+    data = new_dataset(user_items=3)  # 1 of them in training
     with pytest.raises(DataError, match="nothing to learn"):
         train_recommenders(data, new_config(), out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

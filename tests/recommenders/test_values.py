@@ -7,8 +7,8 @@ import torch
 from toolrec.data import AttributeSpec, Pool
 from toolrec.data.pool import DomainWords
 from toolrec.errors import ConfigError
-from toolrec.recommenders.text import embed_texts
-from toolrec.recommenders.values import (
+from toolrec.recommenders.models.text import embed_texts
+from toolrec.recommenders.models.values import (
     AttributeInput,
     Categories,
     Numbers,

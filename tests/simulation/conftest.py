@@ -13,12 +13,24 @@ from toolrec.llm.embedded import EmbeddedOptions, EmbeddedServer, run_in_thread
 
 
 @pytest.fixture(scope="session")
-def evaluate(local_ray: None, demo_folder: Path, demo_recommenders: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
-    """Runs `toolrec evaluate` on the small demo with further flags; gives the run folder."""
+def evaluate(
+    shared_application: str, demo_folder: Path, demo_recommenders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Evaluate:
+    """Runs `toolrec evaluate` on the small demo with further flags; gives the run folder.
 
-    def run(*flags: str, run_folder: Path | None = None, expect: int = 0, recommenders: Path = demo_recommenders) -> Path:
+    Unless the flags say otherwise, the tools are those of the shared application and there is one actor.
+    """
+    cheapest = ["--tools", f"attach:{shared_application}", "--actors", "1"]
+
+    def run(
+        *flags: str,
+        run_folder: Path | None = None,
+        expect: int = 0,
+        dataset: Path = demo_folder,
+        recommenders: Path = demo_recommenders,
+    ) -> Path:
         folder = run_folder or tmp_path_factory.mktemp("runs") / "run"
-        command = ["evaluate", str(demo_folder), "--recommenders", str(recommenders), "--run", str(folder), *flags]
+        command = ["evaluate", str(dataset), "--recommenders", str(recommenders), "--run", str(folder), *cheapest, *flags]
         assert run_command(command) == expect
         return folder
 
@@ -27,8 +39,8 @@ def evaluate(local_ray: None, demo_folder: Path, demo_recommenders: Path, tmp_pa
 
 @pytest.fixture(scope="session")
 def everyone(evaluate: Evaluate) -> Path:
-    """The run of all users with the defaults."""
-    return evaluate()
+    """The run of all users with an application of its own, and several actors."""
+    return evaluate("--tools", "deploy", "--actors", "3")
 
 
 @pytest.fixture

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from support import start_cli
+from key_marker import MARKER, VARIABLES
+from support import Evaluate
 
 from toolrec.cli import run_command
-from toolrec.connect import connected
+from toolrec.connect import connected, free_port
 from toolrec.errors import ConfigError
-from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+from toolrec.llm.embedded import run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.simulation.run_folder import read_users
-
-MARKER = "sk-marker-0123456789abcdef"
+from toolrec.runs.folder import read_users
 
 
 @pytest.fixture
@@ -27,29 +25,32 @@ def command(demo_folder: Path, demo_recommenders: Path, tmp_path: Path) -> list[
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["--users", "0"], "not a number of users; got: 0"),
-        (["--users", "many"], "not a number of users; got: many"),
+        (["--users", "0"], "(--users) is out of range; got: 0; allowed: a whole number, 1 or more, or all"),
+        (["--users", "many"], "(--users) is not a whole number; got: many"),
         (["--users", "100000"], "100000"),
         (["--attributes", "genre,colour"], "no recommender was trained for this attribute; got: colour"),
-        (["--tools", "somewhere"], "unknown place for the tools; got: somewhere"),
+        (["--tools", "somewhere"], "unknown source of tools; got: somewhere"),
         (["--llm-url", "http://127.0.0.1:1/v1"], "--llm-url and --llm-model go together"),
-        (["--rounds", "0"], "rounds must be at least 1"),
-        (["--concurrency", "0"], "concurrency must be at least 1"),
-        (["--actors", "0"], "num_actors must be at least 1"),
-        (["--temperature", "7"], "temperature is out of range"),
+        (["--rounds", "0"], "surrogate.rounds (--rounds) is out of range; got: 0; allowed: a whole number, 1 to 1,000"),
+        (["--concurrency", "0"], "simulation.concurrency (--concurrency) is out of range"),
+        (["--actors", "0"], "simulation.num_actors (--actors) is out of range"),
+        (["--temperature", "7"], "llm.temperature (--temperature) is out of range; got: 7; allowed: a number, 0 to 2"),
         (["--keep-tools"], "--keep-tools needs"),
-        (["--tools-config", "nowhere.yaml"], "cannot read the tools' options"),
-        (["--metrics-port", "0"], "not a port; got: 0; allowed: 1 to 65535"),
-        (["--prompt-history-length", "0"], "prompt_history_length must be at least 1"),
+        (["--tools-config", "nowhere.yaml"], "cannot read the file of --tools-config"),
+        (
+            ["--metrics-port", "0"],
+            "ray.metrics_port (--metrics-port) is out of range; got: 0",
+        ),
+        (["--prompt-history-length", "0"], "prompt_history_length (--prompt-history-length) is out of range"),
         (["--prices", "nowhere.yaml"], "cannot read the price file"),
         (["--budget-usd", "3"], "--budget-usd needs the model's price"),
-        (["--budget-tokens", "0"], "--budget-tokens must be at least 1"),
+        (["--budget-tokens", "0"], "budget.max_tokens (--budget-tokens) is out of range"),
         (["--dry-run", "--resume"], "--dry-run and --resume do not go together"),
         (["--cache", "unused", "--cache-max-age", "7"], "not a duration; got: 7"),
         (["--cache-max-age", "7d"], "--cache-max-age needs --cache"),
         (["--replay", "nowhere"], "recording.json"),
         (["--replay", "nowhere", "--llm-url", "http://127.0.0.1:1/v1", "--llm-model", "m"], "--replay asks no endpoint"),
-        (["--replay", "examples", "--record", "elsewhere"], "recording.json"),
+        (["--replay", "examples", "--record", "elsewhere"], "--replay goes with neither"),
     ],
 )
 def test_a_wrong_flag(command: list[str], flags: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -94,13 +95,12 @@ def test_a_run_folder_that_cannot_be_resumed(command: list[str], tmp_path: Path,
     assert "--resume needs the run folder" in capsys.readouterr().err
 
 
-def test_an_endpoint_that_cannot_be_reached(command: list[str], tmp_path: Path):
+def test_an_endpoint_that_cannot_be_reached(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     flags = ["--llm-url", "http://127.0.0.1:9/v1", "--llm-model", "m", "--llm-max-attempts", "2"]
-    process = start_cli(*command, *flags, OPENAI_API_KEY=MARKER)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "error: " in output and "127.0.0.1:9" in output
-    assert "Traceback" not in output and MARKER not in output
+    assert run_command([*command, *flags, "--llm-key-env", VARIABLES[0]]) == 2
+    said = capsys.readouterr()
+    assert "error: " in said.err and "127.0.0.1:9" in said.err
+    assert "Traceback" not in said.err and MARKER not in said.out + said.err
     assert not (tmp_path / "run").exists()
 
 
@@ -121,9 +121,9 @@ def test_a_ray_that_is_not_there(address: str, reason: str):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("tools: {num_replicas: 0}", "the tools' options are wrong at tools.num_replicas"),
-        ("colour: red", "the tools' options are wrong at colour"),
-        ("dataset: elsewhere", "this option of the tools is the run's own; got: dataset"),
+        ("tools: {num_replicas: 0}", "tools.deployment.tools.num_replicas is out of range"),
+        ("colour: red", "unknown setting tools.deployment.colour"),
+        ("dataset: elsewhere", "unknown setting tools.deployment.dataset"),
         ("- a list", "not a mapping"),
         ("device: cuda", "needs num_gpus above 0"),
     ],
@@ -151,26 +151,22 @@ def test_tools_that_are_not_served_leave_no_run_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_key_stops_the_run_and_the_right_one_resumes_it(command: list[str], tmp_path: Path):
-    with run_in_thread(EmbeddedOptions(api_key="right")) as server:
-        flags = ["--llm-url", server.base_url, "--llm-model", MODEL_NAME, "--llm-key-env", "TOOLREC_TEST_KEY", "--users", "6"]
-        flags += ["--tools", "local", "--num-cpus", "1"]
-        refused = start_cli(*command, *flags, TOOLREC_TEST_KEY=MARKER)
-        assert MARKER not in finished(refused, 2)
-        assert not (tmp_path / "run").exists()
-        stopped = start_cli(*command, *flags, "--no-llm-check", TOOLREC_TEST_KEY=MARKER)
-        said = finished(stopped, 3)
-        assert "the LLM endpoint failed for 6 users in a row" in said and MARKER not in said
-        resumed = start_cli(*command, *flags, "--resume", TOOLREC_TEST_KEY="right")
-        finished(resumed, 0)
-    assert len(read_users(tmp_path / "run")) == 6
-    for path in (tmp_path / "run").rglob("*"):
+def test_a_wrong_key_stops_the_run_and_the_right_one_resumes_it(
+    evaluate: Evaluate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run, port = tmp_path / "run", free_port()
+    # The session's actors have the variable's value for good: it is the endpoint that changes its key.
+    flags = ["--llm-url", f"http://127.0.0.1:{port}/v1", "--llm-model", MODEL_NAME, "--llm-key-env", VARIABLES[1], "--users", "6"]
+    with run_in_thread(api_key="another", port=port):
+        evaluate(*flags, run_folder=run, expect=2)
+        assert not run.exists()
+        evaluate(*flags, "--no-llm-check", run_folder=run, expect=3)
+    said = capfd.readouterr()
+    assert "the LLM endpoint failed for 6 users in a row" in said.err
+    with run_in_thread(api_key=MARKER, port=port):
+        evaluate(*flags, "--resume", run_folder=run)
+    assert len(read_users(run)) == 6
+    printed = said.out + said.err + "".join(capfd.readouterr())
+    assert "Traceback" not in printed and MARKER not in printed
+    for path in run.rglob("*"):
         assert path.is_dir() or MARKER.encode() not in path.read_bytes()
-
-
-def finished(process: subprocess.Popen[str], code: int) -> str:
-    """What the command said, when it ended with the given code and no stack trace."""
-    output, _ = process.communicate(timeout=150)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    return output

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import ray
 from support import Evaluate, lists_of, same, start_cli, summary_of
 
 from toolrec.cli import run_command
 from toolrec.data import Dataset
-from toolrec.simulation.run_folder import read_manifest, read_users
+from toolrec.runs.folder import read_manifest, read_users
 
 
 class TestEveryone:
@@ -34,6 +32,12 @@ class TestEveryone:
         assert summary["surrogate"]["label"] == "surrogate (embedded rules, not an LLM)"
         assert summary["surrogate"]["recall@20"] is None
 
+    def test_its_manifest_repeats_it(self, everyone: Path, demo: Dataset, tmp_path: Path, local_ray: None):
+        repeat = ["evaluate", "--config", str(everyone / "manifest.json"), "--run", str(tmp_path / "again")]
+        assert run_command([*repeat, "--tools", "local"]) == 0
+        same(tmp_path / "again", everyone)
+        assert read_manifest(tmp_path / "again")["resume_key"] == read_manifest(everyone)["resume_key"]
+
     def test_the_folder_says_all_that_is_needed_to_repeat_the_run(self, everyone: Path, demo: Dataset):
         manifest = read_manifest(everyone)
         assert manifest["settings"]["dataset_checksum"] == demo.checksum
@@ -49,7 +53,9 @@ class TestEveryone:
         assert behaviour["tool_calls"]["mean"] >= 3
 
     def test_every_list_holds_items_of_the_pool_that_the_user_has_not_seen(self, everyone: Path, demo: Dataset):
-        for user in read_users(everyone).itertuples():
+        users = read_users(everyone)
+        assert len(users) == demo.num_users
+        for user in users.itertuples():
             final = [item for item in user.final_items if item]
             assert len(set(final)) == len(final) == 10
             assert all(1 <= item <= demo.num_items for item in final)
@@ -61,18 +67,24 @@ class TestEveryone:
         assert "Retrieve[none]" in shown and "finish" in shown.lower()
 
 
+@pytest.fixture(scope="module")
+def forty(evaluate: Evaluate) -> Path:
+    """The run of 40 users, 64 at once over two actors, with served tools."""
+    return evaluate("--users", "40", "--concurrency", "64", "--actors", "2")
+
+
 class TestDeterminism:
     """The same lists and texts whatever the schedule."""
 
-    def test_one_user_at_a_time_gives_what_64_at_once_give(self, evaluate: Evaluate):
-        same(evaluate("--users", "40", "--concurrency", "1"), evaluate("--users", "40", "--concurrency", "64"))
+    def test_one_user_at_a_time_gives_what_64_at_once_give(self, evaluate: Evaluate, forty: Path):
+        same(evaluate("--users", "40", "--concurrency", "1"), forty)
 
-    def test_tools_in_the_process_give_what_served_ones_give(self, evaluate: Evaluate):
-        same(evaluate("--users", "40", "--tools", "local"), evaluate("--users", "40"))
+    def test_tools_in_the_process_give_what_served_ones_give(self, evaluate: Evaluate, forty: Path):
+        same(evaluate("--users", "40", "--tools", "local"), forty)
 
-    def test_a_sample_is_part_of_the_larger_one(self, evaluate: Evaluate, everyone: Path):
-        some = lists_of(evaluate("--users", "25", "--tools", "local"))
-        whole = lists_of(everyone)
+    def test_a_sample_is_part_of_the_larger_one(self, forty: Path, everyone: Path):
+        some, whole = lists_of(forty), lists_of(everyone)
+        assert len(some) == 40
         kept = whole[whole["user_index"].isin(some["user_index"])]
         assert some.to_dict("records") == kept.to_dict("records")
 
@@ -80,35 +92,35 @@ class TestDeterminism:
 class TestProtocols:
     """Both ways of saying an action."""
 
-    def test_the_text_form_comes_to_the_same_lists(self, evaluate: Evaluate):
-        tools = evaluate("--users", "40", "--tools", "local")
-        text = evaluate("--users", "40", "--tools", "local", "--protocol", "text")
-        assert lists_of(tools)["final_items"].tolist() == lists_of(text)["final_items"].tolist()
+    def test_the_text_form_comes_to_the_same_lists(self, evaluate: Evaluate, forty: Path):
+        text = evaluate("--users", "40", "--protocol", "text")
+        assert lists_of(forty)["final_items"].tolist() == lists_of(text)["final_items"].tolist()
 
     def test_a_final_ranking_makes_the_list_when_asked(self, evaluate: Evaluate):
-        run = evaluate("--users", "10", "--tools", "local", "--finish-policy", "final_rank")
+        run = evaluate("--users", "10", "--finish-policy", "final_rank")
         assert summary_of(run)["tokens"]["final_rank"]["num_calls"] == 10
 
     def test_no_round_left_forces_the_finish(self, evaluate: Evaluate):
-        run = evaluate("--users", "10", "--tools", "local", "--rounds", "1")
+        run = evaluate("--users", "10", "--rounds", "1")
         assert summary_of(run)["counts"]["ended_by"] == {"forced_finish": 10}
 
 
-def test_two_runs_at_the_same_time_do_not_meet(evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, tmp_path: Path):
-    alone = evaluate("--users", "30")
-    address = ray.get_runtime_context().gcs_address
-    flags = ["--recommenders", str(demo_recommenders), "--users", "30", "--address", address]
-
-    def run(name: str) -> str:
-        process = start_cli("evaluate", str(demo_folder), *flags, "--run", str(tmp_path / name))
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-        return output
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, ["one", "two"]))
+def test_two_runs_at_the_same_time_do_not_meet(
+    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, ray_address: str, tmp_path: Path
+):
+    flags = ["--users", "30", "--attributes", "genre"]
+    alone = evaluate(*flags)
+    where = ["--recommenders", str(demo_recommenders), "--run", str(tmp_path / "one"), "--address", ray_address]
+    process = start_cli("evaluate", str(demo_folder), *where, *flags, "--tools", "deploy", "--actors", "1")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "tools: deploy" in line:  # from here on both deploy, simulate and take down
+            break
+    two = evaluate(*flags, "--tools", "deploy")
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     same(tmp_path / "one", alone)
-    same(tmp_path / "two", alone)
+    same(two, alone)
 
 
 def test_targets_change_figures_and_nothing_else(evaluate: Evaluate, demo: Dataset, tmp_path: Path):
@@ -126,7 +138,7 @@ def test_targets_change_figures_and_nothing_else(evaluate: Evaluate, demo: Datas
     assert swapped > demo.num_users // 4
     source = write_recbole(demo, items, tmp_path / "permuted")
     unchanged = write_recbole(demo, demo.items, tmp_path / "unchanged")
-    runs = [evaluate_from_source(folder) for folder in (source, unchanged)]
+    runs = [evaluate_from_source(evaluate, folder) for folder in (source, unchanged)]
     same(*runs)
     figures = [summary_of(run)["surrogate_completed"] for run in runs]
     assert figures[0] != figures[1]
@@ -147,14 +159,13 @@ def write_recbole(demo: Dataset, items, folder: Path) -> Path:
     return folder
 
 
-def evaluate_from_source(source: Path) -> Path:
+def evaluate_from_source(evaluate: Evaluate, source: Path) -> Path:
     """Prepare, train, evaluate; gives the run folder."""
     base = source.parent / f"{source.name}-made"
-    data, recommenders, run = (str(base / name) for name in ("data", "recommenders", "run"))
-    assert run_command(["data", "prepare", "recbole", "--source", str(source), "--name", "set", "--out", data]) == 0
-    assert run_command(["train", data, "--out", recommenders, "--epochs", "2"]) == 0
-    assert run_command(["evaluate", data, "--recommenders", recommenders, "--run", run, "--tools", "local"]) == 0
-    return Path(run)
+    data, recommenders = base / "data", base / "recommenders"
+    assert run_command(["data", "prepare", "recbole", "--source", str(source), "--name", "set", "--out", str(data)]) == 0
+    assert run_command(["train", str(data), "--out", str(recommenders), "--epochs", "2", "--no-fusions"]) == 0
+    return evaluate("--tools", "local", dataset=data, recommenders=recommenders)
 
 
 def test_the_run_stands_beside_others_and_is_not_overwritten(evaluate: Evaluate, everyone: Path, capsys: pytest.CaptureFixture):
@@ -166,7 +177,7 @@ def test_the_run_stands_beside_others_and_is_not_overwritten(evaluate: Evaluate,
 
 def test_own_parts_take_part(evaluate: Evaluate):
     parts = ["--baseline", "examples.own_parts:last_year_first", "--strategy", "examples.own_parts:OneLook"]
-    run = evaluate("--users", "10", "--tools", "local", *parts, "--rank-tool", "examples.own_parts:AlphabeticalRank")
+    run = evaluate("--users", "10", *parts, "--rank-tool", "examples.own_parts:AlphabeticalRank")
     summary = summary_of(run)
     assert summary["counts"]["ended_by"] == {"forced_finish": 10}
     assert 0 <= summary["own:newest_first"]["ndcg@10"] <= 1

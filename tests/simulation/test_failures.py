@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from toolrec.errors import StorageError
-from toolrec.simulation.failures import FAILURES, MAX_REASON, Failure, FailureLog, ending_of, read_failures
+from toolrec.runs.failures import FAILURES, MAX_REASON, Failure, FailureLog, ending_of, read_failures
 
 KEY = "marker-of-a-key-4711"
 
@@ -21,6 +21,8 @@ def test_a_failure_is_one_line_in_the_folder_and_the_same_in_the_log(tmp_path: P
         Failure(
             kind="llm_failure",
             reason="LLMUnavailableError: no reply",
+            failure_kind="unavailable",
+            http_status=503,
             user_id="u 7",
             user_index=3,
             attempt=2,
@@ -34,6 +36,8 @@ def test_a_failure_is_one_line_in_the_folder_and_the_same_in_the_log(tmp_path: P
     assert entry == {
         "kind": "llm_failure",
         "reason": "LLMUnavailableError: no reply",
+        "failure_kind": "unavailable",
+        "http_status": 503,
         "user_id": "u 7",
         "user_index": 3,
         "attempt": 2,
@@ -101,12 +105,13 @@ def test_a_file_that_cannot_be_written_stops_the_run(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("ended_by", "counts", "kind"),
+    ("ended_by", "failure_kind", "kind"),
     [
-        ("llm_failure", [{"kind": "reask", "count": 1}], "llm_failure"),
-        ("cancelled", [{"kind": "tool_lost", "count": 1}], "tool_lost"),
-        ("cancelled", [], "cancelled"),
+        ("llm_failure", "refused", "llm_failure"),
+        ("cancelled", "tool_lost", "tool_lost"),
+        ("cancelled", None, "cancelled"),
+        ("finish", None, "finish"),
     ],
 )
-def test_the_kind_of_a_users_failure(ended_by: str, counts: list[dict], kind: str):
-    assert ending_of(ended_by, counts) == kind
+def test_the_kind_of_a_users_failure(ended_by: str, failure_kind: str | None, kind: str):
+    assert ending_of(ended_by, failure_kind) == kind

@@ -25,21 +25,21 @@ from toolrec.llm import LLMConfig
 from toolrec.llm.embedded import EmbeddedServer
 from toolrec.llm.embedded.policy import MODEL_NAME
 from toolrec.records import Round, Usage
-from toolrec.simulation import crew as crew_module
+from toolrec.runs.folder import RunFolder, read_spend, read_users
+from toolrec.runs.round_codec import encode_round
+from toolrec.simulation import actor_pool as actor_pool_module
+from toolrec.simulation.actor_pool import ActorPool
 from toolrec.simulation.actors import LocalTools, SimulationSpec
-from toolrec.simulation.budget import spent_so_far
 from toolrec.simulation.config import SimulationConfig
-from toolrec.simulation.crew import Crew
 from toolrec.simulation.driver import Driver
-from toolrec.simulation.live import RunWatch
-from toolrec.simulation.round_codec import encode_round
-from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
+from toolrec.simulation.flow.budget_watch import spent_so_far
+from toolrec.simulation.monitor.live import RunWatch
 from toolrec.surrogate import SurrogateConfig
 
 
 def wait_for_users(run: Path, process: subprocess.Popen[str]) -> None:
     """Waits until the first users of a run are committed."""
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 400
     while not list((run / "users").glob("part-*.parquet")):
         if process.poll() is not None or time.monotonic() > deadline_s:
             process.kill()
@@ -60,12 +60,12 @@ def spec_for(llm: EmbeddedServer, dataset: Path, recommenders: Path) -> Simulati
 
 
 def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
-    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, tmp_path: Path
+    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, slow_llm: EmbeddedServer, ray_address: str, tmp_path: Path
 ):
     run = tmp_path / "run"
-    address = ray.get_runtime_context().gcs_address
-    flags = ["--recommenders", str(demo_recommenders), *flags_for(slow_llm), "--run", str(run)]
-    process = start_cli("evaluate", str(demo_folder), *flags, "--address", address)
+    flags = [*flags_for(slow_llm), "--attributes", "genre"]
+    where = ["--recommenders", str(demo_recommenders), "--run", str(run), "--address", ray_address]
+    process = start_cli("evaluate", str(demo_folder), *where, *flags, "--tools", "deploy", "--actors", "2")
     wait_for_users(run, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -75,15 +75,16 @@ def test_a_killed_run_resumes_to_the_lists_of_an_unbroken_one(
     (run / "rounds" / "part-000999.parquet").write_bytes(b"half")
     (run / "users" / ".part-000999.parquet.x.tmp").write_bytes(b"half")
 
-    assert evaluate("--resume", *flags_for(slow_llm), run_folder=run) == run
+    # Its application was left behind too: it is replaced by one of the same name.
+    evaluate("--resume", *flags, "--tools", "deploy", run_folder=run)
     assert len(read_users(run)) == 60
-    same(run, evaluate(*flags_for(slow_llm)))
+    same(run, evaluate(*flags))
     assert summary_of(run)["counts"]["users"] == 60
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_driver_killed_early_in_the_middle_and_near_the_end_pays_no_round_twice(
-    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, tmp_path: Path
+    evaluate: Evaluate, demo_folder: Path, demo_recommenders: Path, ray_address: str, tmp_path: Path
 ):
     stuck: set[str] = set()
 
@@ -95,28 +96,28 @@ def test_a_driver_killed_early_in_the_middle_and_near_the_end_pays_no_round_twic
 
     with FaultEndpoint(latency_s=0.25, refused=is_stuck) as endpoint:
         endpoint.is_undecided = True  # some users never end, so that there is a moment near the end
-        kill_and_resume(evaluate, endpoint, stuck, tmp_path / "run", demo_folder, demo_recommenders)
+        flags = [*flags_for(endpoint), "--users", "24", "--actors", "1"]
+        command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--address", ray_address]
+        kill_and_resume(evaluate, endpoint, stuck, tmp_path / "run", flags, command)
 
 
 def kill_and_resume(
-    evaluate: Evaluate, endpoint: FaultEndpoint, stuck: set[str], run: Path, demo_folder: Path, demo_recommenders: Path
+    evaluate: Evaluate, endpoint: FaultEndpoint, stuck: set[str], run: Path, flags: list[str], command: list[str]
 ) -> None:
     num_users = 24
-    flags = [*flags_for(endpoint), "--users", str(num_users), "--actors", "1", "--tools", "local"]
-    command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--run", str(run), *flags, "--resume"]
-    command += ["--address", ray.get_runtime_context().gcs_address]
+    command = [*command, "--run", str(run), *flags, "--tools", "attach:shared", "--resume"]
 
     def num_done() -> int:
         return len(read_users(run)) if (run / "users").exists() else 0
 
     def kill_when(condition: Callable[[], bool]) -> None:
         process = start_cli(*command)
-        deadline_s = time.monotonic() + 120
+        deadline_s = time.monotonic() + 400
         while not condition():
             if process.poll() is not None or time.monotonic() > deadline_s:
                 process.kill()
                 raise AssertionError(process.communicate()[0])
-            time.sleep(0.01)
+            time.sleep(0.1)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
 
@@ -141,15 +142,15 @@ def kill_and_resume(
 
 
 def test_ctrl_c_keeps_what_is_finished(
-    demo_folder: Path, demo_recommenders: Path, local_ray: None, slow_llm: EmbeddedServer, tmp_path: Path
+    demo_folder: Path, demo_recommenders: Path, ray_address: str, slow_llm: EmbeddedServer, tmp_path: Path
 ):
     run = tmp_path / "run"
     flags = ["--recommenders", str(demo_recommenders), *flags_for(slow_llm), "--run", str(run), "--tools", "local"]
-    process = start_cli("evaluate", str(demo_folder), *flags, "--address", ray.get_runtime_context().gcs_address)
+    process = start_cli("evaluate", str(demo_folder), *flags, "--actors", "1", "--address", ray_address)
     wait_for_users(run, process)
     before = len(read_users(run))
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert before <= len(read_users(run)) < 60
@@ -161,13 +162,13 @@ def test_resuming_with_other_settings_is_refused(evaluate: Evaluate, everyone: P
 
 
 def test_resuming_a_finished_run_makes_the_figures_again_and_takes_in_what_a_kill_left(evaluate: Evaluate):
-    run = evaluate("--users", "10", "--tools", "local")
+    run = evaluate("--users", "10")
     before = summary_of(run)
     # A driver that was killed between its last block and the end.
     left, usage = run / "in_flight.jsonl", {"decide": Usage(num_calls=1, num_attempts=1, prompt_tokens=1_000_000)}
     lost = Round(number=1, thought="", call=None, observation=None, messages=(), usage=usage, counts={}, duration_s=0.1)
     left.write_bytes(b"[%d,9,%b]\n" % (read_users(run)["user_index"][0], encode_round(lost)))
-    evaluate("--users", "10", "--tools", "local", "--resume", run_folder=run)
+    evaluate("--users", "10", "--resume", run_folder=run)
     assert summary_of(run)["surrogate"] == before["surrogate"]
     assert not left.exists()
     assert spent_so_far(run).prompt_tokens == before["tokens"]["total"]["prompt_tokens"] + 1_000_000
@@ -182,16 +183,17 @@ def test_one_failing_user_stops_no_other(
     tasks[7] = replace(tasks[7], history=(10**6,))  # an item that no pool has: a fault of ours, not of the LLM's
     config = SimulationConfig(concurrency=20, num_actors=2)
     folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
-    crew = Crew(spec, demo.pool, config, embedded=None)
+    actor_pool = ActorPool(spec, demo.pool, config, embedded=None)
     try:
-        asyncio.run(Driver(crew, folder, config, RunWatch(num_users=len(tasks))).run(tasks))
+        asyncio.run(Driver(actor_pool, folder, config, RunWatch(num_users=len(tasks))).run(tasks))
     finally:
-        crew.stop()
+        actor_pool.stop()
         folder.close()
     users = read_users(tmp_path / "run").set_index("user_index")
     assert len(users) == 40
     assert users.loc[8, "ended_by"] == "cancelled"
     assert "IndexError" in users.loc[8, "error"]
+    assert (users.loc[8, "ended_by"], users.loc[8, "failure_kind"]) == ("cancelled", "internal_error")
     assert (users.drop(index=8)["ended_by"] == "finish").all()
 
 
@@ -203,19 +205,19 @@ def test_a_shared_memory_that_cannot_use_its_file_says_so_at_the_start_and_in_th
     tasks = tasks_of(demo, 100)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="the rounds in flight cannot be kept") as caught:
-        Crew(spec, demo.pool, config, embedded=None, rounds_path=tmp_path / "file" / "in_flight.jsonl")
+        ActorPool(spec, demo.pool, config, embedded=None, rounds_path=tmp_path / "file" / "in_flight.jsonl")
     assert str(tmp_path / "file") in str(caught.value) and "Traceback" not in str(caught.value)
 
     folder = RunFolder.create(tmp_path / "run", {"schema_version": 1, "resume_key": "k", "settings": {}})
-    crew = Crew(spec, demo.pool, config, embedded=None, rounds_path=folder.rounds_in_flight)
+    actor_pool = ActorPool(spec, demo.pool, config, embedded=None, rounds_path=folder.rounds_in_flight)
 
     async def go() -> None:
-        driving = asyncio.create_task(Driver(crew, folder, config, RunWatch(num_users=len(tasks))).run(tasks))
+        driving = asyncio.create_task(Driver(actor_pool, folder, config, RunWatch(num_users=len(tasks))).run(tasks))
         while not driving.done() and not (folder.path / "users").exists():
             await asyncio.sleep(0.05)
         folder.rounds_in_flight.unlink()
         folder.rounds_in_flight.mkdir()
-        ray.kill(crew.memory, no_restart=False)
+        ray.kill(actor_pool.memory, no_restart=False)
         async with asyncio.timeout(60):
             await driving
 
@@ -223,7 +225,7 @@ def test_a_shared_memory_that_cannot_use_its_file_says_so_at_the_start_and_in_th
         with pytest.raises(BaseExceptionGroup) as group:
             asyncio.run(go())
     finally:
-        crew.stop()
+        actor_pool.stop()
         folder.close()
     ours = group.value.subgroup(StorageError)
     assert ours is not None and "Is a directory" in repr(ours) and "Traceback" not in repr(ours)
@@ -236,7 +238,7 @@ def test_an_endpoint_whose_port_another_took_gets_the_next_one(evaluate: Evaluat
         quicker.listen()
         ports = [quicker.getsockname()[1], free_port()]
         task = SimpleNamespace(remote=lambda: ray.put(ports.pop(0)))
-        monkeypatch.setattr(crew_module, "free_port_task", SimpleNamespace(options=lambda **_: task))
-        run = evaluate("--users", "5", "--tools", "local")
+        monkeypatch.setattr(actor_pool_module, "free_port_task", SimpleNamespace(options=lambda **_: task))
+        run = evaluate("--users", "5")
     assert not ports
     assert set(read_users(run)["ended_by"]) == {"finish"}

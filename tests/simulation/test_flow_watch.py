@@ -14,12 +14,12 @@ from support import Clock
 
 from toolrec.cli import run_command
 from toolrec.errors import RunStoppedError
-from toolrec.llm.flow import FlowSettings, FlowTotals, Governor, MemberReport
-from toolrec.llm.outcomes import Outcomes
-from toolrec.simulation.control import CONTROL, ControlFile, current_settings
-from toolrec.simulation.flow_watch import FlowWatch, llm_counts
-from toolrec.simulation.governor_actor import exchange_with
-from toolrec.simulation.run_folder import RunFolder
+from toolrec.llm.flow.governor import ClientReport, FlowSettings, FlowTotals, Governor
+from toolrec.llm.flow.outcomes import Outcomes
+from toolrec.runs.control import CONTROL, ControlFile, current_settings
+from toolrec.runs.folder import RunFolder
+from toolrec.simulation.flow.governor_actor import exchange_with
+from toolrec.simulation.flow.watch import FlowWatch, llm_counts
 
 
 class Local:
@@ -71,8 +71,8 @@ def watch(actor: Local, **settings: Any) -> FlowWatch:
     return FlowWatch(actor, actor.first, **{"outage_timeout_s": 60.0, **settings})  # type: ignore[arg-type]
 
 
-def down(count: int) -> MemberReport:
-    return MemberReport(
+def down(count: int) -> ClientReport:
+    return ClientReport(
         waiting=1,
         outcomes=Outcomes(num_down=count, num_down_in_a_row=count),
         totals=FlowTotals(num_requests=count, failures={"503": count}),
@@ -82,17 +82,17 @@ def down(count: int) -> MemberReport:
 async def test_a_lost_governor_stops_nothing_and_what_was_known_comes_back():
     actor = Local(FlowSettings())
     looking = watch(actor)
-    actor.governor.exchange("gone", MemberReport(totals=FlowTotals(num_requests=7, num_calls=7)))
+    actor.governor.exchange("gone", ClientReport(totals=FlowTotals(num_requests=7, num_calls=7)))
     assert (await looking.poll()).num_requests == 7
     actor.is_away = True
     assert (await looking.poll()).num_requests == 7
     actor.loss = OutOfMemoryError("by the memory monitor")
     assert (await looking.poll()).num_requests == 7
-    with pytest.raises(ConnectionError):  # the members go on alone
-        await exchange_with(actor, "a")(MemberReport())  # type: ignore[arg-type]
+    with pytest.raises(ConnectionError):  # the clients go on alone
+        await exchange_with(actor, "a")(ClientReport())  # type: ignore[arg-type]
     actor.restart()
     actor.is_away = False
-    actor.governor.exchange("here", MemberReport(totals=FlowTotals(num_requests=2, num_calls=2)))
+    actor.governor.exchange("here", ClientReport(totals=FlowTotals(num_requests=2, num_calls=2)))
     assert (await looking.poll()).num_requests == 9
 
 
@@ -102,7 +102,7 @@ async def test_changed_limits_reach_the_governor_and_outlive_it(run: Path):
     assert run_command(["control", str(run), "--requests-per-minute", "none", "--llm-concurrency", "5"]) == 0
     wanted = FlowSettings(llm_concurrency=5)
     assert (await looking.poll()).settings == wanted
-    assert actor.governor.exchange("a", MemberReport(waiting=40)).limit == 5
+    assert actor.governor.exchange("a", ClientReport(waiting=40)).limit == 5
     actor.restart()
     assert (await looking.poll()).settings == wanted
 
@@ -195,7 +195,7 @@ async def test_an_endpoint_that_stays_down_stops_the_run():
     actor.governor.exchange("a", down(30))
     await looking.poll()
     actor.clock.now_s += 59.0
-    actor.governor.exchange("a", MemberReport(waiting=1))
+    actor.governor.exchange("a", ClientReport(waiting=1))
     await looking.poll()
     actor.clock.now_s += 2.0
     with pytest.raises(RunStoppedError, match="has been down for 61 s"):
@@ -232,7 +232,7 @@ async def test_listeners_hear_every_snapshot_and_may_stop_the_run():
 def test_counts_account_for_every_request():
     actor = Local(FlowSettings())
     totals = FlowTotals(num_requests=9, num_calls=5, failures={"429": 3, "parameter_refused": 1}, counts={"retry": 2})
-    actor.governor.exchange("a", MemberReport(totals=totals))
+    actor.governor.exchange("a", ClientReport(totals=totals))
     assert llm_counts(actor.governor.snapshot()) == {
         "http_requests": 9,
         "completions": 5,

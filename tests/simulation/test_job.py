@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,15 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from support import ROOT, summary_of
 
-from toolrec.connect import free_port
-from toolrec.data import Dataset
+from toolrec.connect import BUSY_MACHINE, free_port
+from toolrec.data import load_dataset
 
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class HeadNode:
     """A running head node: its job server's address and the environment with the token."""
 
     address: str
+    gcs_address: str
     environment: dict[str, str]
 
 
@@ -49,6 +52,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **BUSY_MACHINE,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     environment.pop("PYTHONPATH", None)
@@ -73,59 +77,108 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         wait_for(address, environment["RAY_AUTH_TOKEN"], process, log.name)
-        yield HeadNode(address=address, environment=environment)
+        yield HeadNode(address=address, gcs_address=f"127.0.0.1:{gcs}", environment=environment)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end(process)
         log.close()
         shutil.rmtree(short_folder, ignore_errors=True)
 
 
+def end(process: subprocess.Popen) -> None:
+    """Ends a node with all of its processes; `ray start` alone takes half a minute for it."""
+    family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family[1:], timeout=3)
+    for member in (*alive, *family[:1]):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait(timeout=120)
+
+
 def wait_for(address: str, token: str, process: subprocess.Popen, log: str) -> None:
-    deadline_s = time.monotonic() + 90
+    deadline_s = time.monotonic() + 300
     while True:
         assert process.poll() is None and time.monotonic() < deadline_s, Path(log).read_text()[-3000:]
         try:
             response = requests.get(f"{address}/api/version", headers={"Authorization": f"Bearer {token}"}, timeout=5)
             if response.ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         time.sleep(0.5)
 
 
-def submit(head: HeadNode, *command: str, without_token: bool = False) -> subprocess.CompletedProcess[str]:
-    environment = dict(head.environment)
-    if without_token:
-        environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    job = [str(BIN / "ray"), "job", "submit", "--address", head.address, "--working-dir", ".", "--", *command]
-    return subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+def submit(head: HeadNode, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`toolrec submit` from the checkout; the token is in the environment, unless another one is given."""
+    return run(head, "-m", "toolrec", "submit", "--address", head.address, *command, **environment)
 
 
-def test_a_submitted_evaluation_ends_with_its_run_folder(
-    head: HeadNode, demo: Dataset, demo_folder: Path, demo_recommenders: Path, tmp_path: Path
-):
-    run = tmp_path / "run"
-    flags = ["--recommenders", str(demo_recommenders), "--run", str(run), "--users", "60"]
-    done = submit(head, "python", "-m", "toolrec", "evaluate", str(demo_folder), *flags)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert summary_of(run)["counts"]["users"] == 60
-    manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["settings"]["dataset_checksum"] == demo.checksum
-    assert head.environment["RAY_AUTH_TOKEN"] not in json.dumps(manifest)
+def run(head: HeadNode, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in {**head.environment, **environment}.items() if value}
+    call = [sys.executable, *arguments]
+    return subprocess.run(call, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=900, check=False)
 
 
-def test_relative_paths_are_refused_in_a_job(head: HeadNode):
-    done = submit(head, "python", "-m", "toolrec", "evaluate", "data/demo")
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_from_raw_data_to_figures_by_jobs(head: HeadNode, tmp_path: Path):
+    data, recommenders, out = (tmp_path / name for name in ("data", "recommenders", "run"))
+    prepare = ["data", "prepare", "demo", "--users", "60", "--items", "120", "--seed", "3", "--out", str(data)]
+    train = ["train", str(data), "--out", str(recommenders), "--epochs", "1", "--attributes", "genre", "--no-fusions"]
+    evaluate = ["evaluate", str(data), "--recommenders", str(recommenders), "--run", str(out), "--concurrency", "16"]
+    for command in (prepare, train, evaluate):
+        done = submit(head, *command)
+        assert done.returncode == 0, said(done)
+    assert f"on the cluster: {out}" in done.stderr
+    assert "run folder:" in done.stdout, "the job's log is followed to its end"
+    assert "joining Ray" in done.stdout and "starting Ray" not in done.stdout
+    assert summary_of(out)["counts"]["users"] == 60
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["settings"]["dataset_checksum"] == load_dataset(data).checksum
+    assert head.environment["RAY_AUTH_TOKEN"] not in json.dumps(manifest) + done.stdout + done.stderr
+
+
+def test_a_job_that_fails_ends_with_its_exit_code_and_its_last_lines(head: HeadNode, tmp_path: Path):
+    paths = ["--run", str(tmp_path / "run"), "--recommenders", str(tmp_path / "recommenders")]
+    done = submit(head, "evaluate", str(tmp_path / "nothing"), *paths)
+    assert done.returncode == 2, said(done)
+    assert f"error: no such data set folder; got: {tmp_path / 'nothing'}" in done.stdout
+    assert "the job ended with exit code 2" in done.stderr
+
+
+def test_rays_own_command_takes_the_runtime_environment(head: HeadNode):
+    job = [str(BIN / "ray"), "job", "submit", "--address", head.address, "--working-dir", "."]
+    job += ["--runtime-env", "cluster/runtime-env.yaml", "--", "python", "-m", "toolrec", "evaluate", "/nowhere/demo"]
+    done = subprocess.run(job, cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode != 0
-    assert "a submitted job needs absolute paths" in done.stdout + done.stderr
+    assert "a submitted job needs absolute paths" in said(done)
+    assert "give a path that every node sees as --recommenders" in said(done)
 
 
-def test_a_wrong_token_submits_nothing(head: HeadNode):
-    done = submit(head, "python", "-c", "print('ran')", without_token=True)
-    assert done.returncode != 0
-    assert "ran\n" not in done.stdout
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"RAY_AUTH_TOKEN": secrets.token_hex(32)}, "the cluster refuses this token"),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "disabled"}, "the cluster asks for a token"),
+    ],
+)
+def test_without_the_token_nothing_is_sent(environment: dict[str, str], sentence: str, head: HeadNode, tmp_path: Path):
+    command = ["evaluate", "/shared/data", "--run", "/shared/run", "--recommenders", "/shared/recommenders"]
+    done = submit(head, *command, HOME=str(tmp_path), **environment)
+    assert done.returncode == 2, said(done)
+    [line] = done.stderr.splitlines()
+    assert sentence in line and "RAY_AUTH_TOKEN" in line
+
+
+def test_a_driver_without_the_token_does_not_join(head: HeadNode, demo_folder: Path, demo_recommenders: Path, tmp_path: Path):
+    flags = ["--recommenders", str(demo_recommenders), "--run", str(tmp_path / "run"), "--address", head.gcs_address]
+    token = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "HOME": str(tmp_path)}
+    done = run(head, "-m", "toolrec", "evaluate", str(demo_folder), *flags, **token)
+    assert done.returncode == 2, said(done)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "RAY_AUTH_TOKEN" in line and head.gcs_address in line
+    assert not (tmp_path / "run").exists()

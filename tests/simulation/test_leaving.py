@@ -13,18 +13,18 @@ from ray.exceptions import RayError
 
 from toolrec.data import DomainWords, Pool
 from toolrec.llm import LLMConfig
-from toolrec.llm.flow import Allowance, FlowSettings, FlowSnapshot, MemberReport
+from toolrec.llm.flow.governor import Allowance, ClientReport, FlowSettings, FlowSnapshot
+from toolrec.pipeline import _drive
 from toolrec.records import Round, ToolCall, Usage, UserTask
+from toolrec.runs.folder import RunFolder
 from toolrec.simulation import actors
 from toolrec.simulation.actors import Simulation, SimulationSpec, end_out_of_step
-from toolrec.simulation.budget import journal_unfinished, spent_so_far
 from toolrec.simulation.config import SimulationConfig
 from toolrec.simulation.driver import Driver
-from toolrec.simulation.evaluate import _drive
-from toolrec.simulation.flow_watch import FlowWatch
-from toolrec.simulation.live import RunWatch
-from toolrec.simulation.memory_actor import SharedMemory, held_round
-from toolrec.simulation.run_folder import RunFolder
+from toolrec.simulation.flow.budget_watch import journal_unfinished, spent_so_far
+from toolrec.simulation.flow.watch import FlowWatch
+from toolrec.simulation.memory.actor import SharedMemory, held_round
+from toolrec.simulation.monitor.live import RunWatch
 from toolrec.surrogate import SurrogateConfig
 from toolrec.tools.remote import ServedTools
 
@@ -64,9 +64,9 @@ class RestartingGovernor:
 
     def __init__(self) -> None:
         self.num_asked = 0
-        self.reports: list[MemberReport] = []
+        self.reports: list[ClientReport] = []
 
-    async def exchange(self, _: str, report: MemberReport) -> Allowance:
+    async def exchange(self, _: str, report: ClientReport) -> Allowance:
         self.num_asked += 1
         if self.num_asked == 1:
             raise RayError("it starts again")
@@ -108,6 +108,9 @@ class BusyCrew:
         self.num_replies += 1
         await self._memory.record([held_round(1, attempt, done)])
 
+    async def follow_nodes(self, over: asyncio.Event) -> None:
+        await over.wait()
+
     async def rest(self) -> None:
         await self.reply(1)  # one that came in meanwhile
         self.is_at_rest = True
@@ -116,10 +119,10 @@ class BusyCrew:
 class LastLook:
     """A flow that ends with one more reply of each simulation that is not at rest."""
 
-    def __init__(self, crew: BusyCrew, attempt: int) -> None:
+    def __init__(self, actor_pool: BusyCrew, attempt: int) -> None:
         self.listeners: list[Any] = []
         self.latest = FlowSnapshot(settings=FlowSettings())
-        self._crew, self._attempt = crew, attempt
+        self._crew, self._attempt = actor_pool, attempt
 
     async def run(self, over: asyncio.Event) -> None:
         await over.wait()
@@ -133,16 +136,16 @@ class LastLook:
 
 async def stopped_session(folder: RunFolder) -> int:
     """A session of one user that is stopped; the number of replies that it paid for."""
-    crew = BusyCrew(SharedMemory(str(folder.rounds_in_flight)), 1)
-    flow: Any = LastLook(crew, 1)
-    driver = Driver(crew, folder, SimulationConfig(), RunWatch(num_users=1), flow)  # type: ignore[arg-type]
+    actor_pool = BusyCrew(SharedMemory(str(folder.rounds_in_flight)), 1)
+    flow: Any = LastLook(actor_pool, 1)
+    driver = Driver(actor_pool, folder, SimulationConfig(), RunWatch(num_users=1), flow)  # type: ignore[arg-type]
     tasks = iter([UserTask(user_index=1, user_id="1", history=(1,))])
     running = asyncio.create_task(_drive(driver, tasks, flow, folder, Usage()))
-    await crew.began.wait()
+    await actor_pool.began.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    return crew.num_replies
+    return actor_pool.num_replies
 
 
 async def test_what_a_stopped_session_spent_is_booked_once_also_after_its_rounds_are_told_again(tmp_path: Path):
@@ -164,10 +167,9 @@ async def test_what_a_stopped_session_spent_is_booked_once_also_after_its_rounds
 
 async def test_a_simulation_at_rest_has_nobody_under_way():
     spec = SimulationSpec(
-        surrogate=SurrogateConfig(),
+        surrogate=SurrogateConfig(strategy=f"{__name__}:Endless"),
         llm=LLMConfig(base_url="http://127.0.0.1:9/v1", model="none", api_key_env=""),
         tools=ServedTools(app_name="none", deployments={}, dataset_checksum="", recommenders_checksum=""),
-        strategy=f"{__name__}:Endless",
         rank_tool=f"{__name__}:any_tool",
     )
     pool = Pool(item_ids=["", "1"], titles=["", "one"], attributes=[], values={}, domain=DomainWords())
@@ -208,7 +210,7 @@ async def silent() -> None:
 
 
 async def test_a_silent_governor_does_not_hold_up_the_way_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.01)
+    monkeypatch.setattr("toolrec.simulation.flow.watch.LEAVING_S", 0.01)
     actor = SimpleNamespace(snapshot=SimpleNamespace(remote=silent))
     flow = FlowWatch(actor, FlowSettings(), outage_timeout_s=60.0)  # type: ignore[arg-type]
     async with asyncio.timeout(20):
@@ -239,13 +241,13 @@ class Muted(SharedMemory):
 @pytest.fixture
 def driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Muted, BusyCrew, Driver, RunFolder]]:
     """A driver that asks its memory, which is mute, again and again, of a user that never ends."""
-    monkeypatch.setattr("toolrec.simulation.flow_watch.LEAVING_S", 0.05)
+    monkeypatch.setattr("toolrec.simulation.flow.watch.LEAVING_S", 0.05)
     folder = RunFolder.create(tmp_path / "run", MANIFEST)
     memory = Muted(str(folder.rounds_in_flight))
     memory.is_mute.set()
-    crew = BusyCrew(memory, 1)
+    actor_pool = BusyCrew(memory, 1)
     config = SimulationConfig(block_interval_s=0.01)
-    yield memory, crew, Driver(crew, folder, config, RunWatch(num_users=1)), folder  # type: ignore[arg-type]
+    yield memory, actor_pool, Driver(actor_pool, folder, config, RunWatch(num_users=1)), folder  # type: ignore[arg-type]
     folder.close()
 
 
@@ -257,17 +259,17 @@ def under_way(driver: Driver) -> asyncio.Task[None]:
 async def test_a_run_with_a_silent_memory_ends_and_journals_what_that_has_written(
     driven: tuple[Muted, BusyCrew, Driver, RunFolder], caplog: pytest.LogCaptureFixture
 ):
-    memory, crew, driver, folder = driven
+    memory, actor_pool, driver, folder = driven
     running = under_way(driver)
-    await crew.began.wait()
+    await actor_pool.began.wait()
     await memory.asked.wait()  # the block under way hangs too
     running.cancel()
     async with asyncio.timeout(20):
         with pytest.raises(asyncio.CancelledError):
             await running
-        await crew.reply(1)
+        await actor_pool.reply(1)
         await driver.journal_spend()
-    assert crew.num_replies == 2
+    assert actor_pool.num_replies == 2
     assert spent_so_far(folder.path).prompt_tokens == 200
     [said] = [record.message for record in caplog.records]
     assert "no answer in 0.05 s" in said and "the rounds that it has written to in_flight.jsonl are journalled" in said
@@ -287,7 +289,7 @@ async def test_nothing_is_journalled_of_a_silent_memory_whose_file_is_lost_and_t
 async def test_a_memory_that_is_away_during_the_run_is_waited_for(
     driven: tuple[Muted, BusyCrew, Driver, RunFolder], caplog: pytest.LogCaptureFixture
 ):
-    memory, crew, driver, folder = driven
+    memory, actor_pool, driver, folder = driven
     running = under_way(driver)
     await memory.asked.wait()
     await asyncio.sleep(0.3)
@@ -296,7 +298,7 @@ async def test_a_memory_that_is_away_during_the_run_is_waited_for(
     async with asyncio.timeout(20):
         while not memory.answered:
             await asyncio.sleep(0.01)
-        await crew.reply(1)
+        await actor_pool.reply(1)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -11,11 +11,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from support import Clock
 
-from toolrec.llm.budget import Budget
-from toolrec.llm.flow import FlowSnapshot
+from toolrec.llm.flow.budget import Budget
+from toolrec.llm.flow.governor import FlowSnapshot
 from toolrec.llm.prices import Price
 from toolrec.records import Usage
-from toolrec.simulation.live import (
+from toolrec.simulation.monitor.live import (
     NUM_MARKS,
     LiveFacts,
     Picture,

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import Evaluate, lists_of, same, start_cli, summary_of
+from key_marker import MARKER, VARIABLES
+from support import Evaluate, lists_of, same, summary_of
 
-from toolrec.cli import run_command
 from toolrec.errors import RunStoppedError
-from toolrec.llm.budget import Budget
-from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
+from toolrec.llm.embedded import run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.llm.flow import FlowSnapshot
+from toolrec.llm.flow.budget import Budget
+from toolrec.llm.flow.governor import FlowSnapshot
 from toolrec.records import Round, ToolCall, Usage
-from toolrec.simulation.budget import LOOKS_AT_REST, UNFINISHED, BudgetWatch, journal_unfinished, spent_before, spent_so_far
-from toolrec.simulation.memory_actor import SharedMemory, held_round
-from toolrec.simulation.run_folder import RunFolder, read_spend, read_users
-from toolrec.simulation.spend import ledger_of, spend_by, total_usage
+from toolrec.runs.folder import RunFolder, read_spend, read_users
+from toolrec.runs.ledger import ledger_of, spend_by, total_usage
+from toolrec.simulation.flow.budget_watch import (
+    LOOKS_AT_REST,
+    UNFINISHED,
+    BudgetWatch,
+    journal_unfinished,
+    spent_before,
+    spent_so_far,
+)
+from toolrec.simulation.memory.actor import SharedMemory, held_round
 
-MARKER = "sk-marker-0123456789abcdef"
-FEW = ["--users", "12", "--tools", "local"]
+FEW = ["--users", "12"]
 PRICES = f"""
 models:
   {MODEL_NAME}: {{input_usd: 1000, output_usd: 1000, checked: 2026-01-31, source: made up}}
@@ -37,11 +42,12 @@ def prices(tmp_path: Path) -> Path:
     return path
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    """What a command said that must end well."""
-    output, _ = process.communicate(timeout=150)
-    assert process.returncode == 0, output
-    return output
+@pytest.fixture(scope="module")
+def recording_of_four(evaluate: Evaluate, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The recorded replies of four users."""
+    folder = str(tmp_path_factory.mktemp("recording") / "four")
+    evaluate("--users", "4", "--record", folder)
+    return folder
 
 
 class TestReplay:
@@ -61,34 +67,33 @@ class TestReplay:
         assert (protocol["llm_url"], protocol["model"]) == ("recording", MODEL_NAME)
         assert summary_of(recorded)["protocol"]["stored_replies"] == {"recorded": True}
 
-    def test_it_needs_no_endpoint_and_no_key_and_holds_neither(self, demo_folder: Path, demo_recommenders: Path, tmp_path: Path):
-        command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--users", "4"]
-        command += ["--tools", "local", "--num-cpus", "1"]
-        folder, key = tmp_path / "recording", {"TOOLREC_TEST_KEY": MARKER}
-        with run_in_thread(EmbeddedOptions(api_key=MARKER)) as server:
-            flags = ["--llm-url", server.base_url, "--llm-model", MODEL_NAME, "--llm-key-env", "TOOLREC_TEST_KEY"]
-            said = finished(start_cli(*command, *flags, "--run", str(tmp_path / "one"), "--record", str(folder), **key))
+    def test_it_needs_no_endpoint_and_no_key_and_holds_neither(
+        self, evaluate: Evaluate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ):
+        folder = tmp_path / "recording"
+        with run_in_thread(api_key=MARKER) as server:
+            # A variable of the whole session: its actors have it too.
+            flags = ["--llm-url", server.base_url, "--llm-model", MODEL_NAME, "--llm-key-env", VARIABLES[1]]
+            one = evaluate("--users", "4", *flags, "--record", str(folder))
             address = server.base_url.removeprefix("http://")
+        said = capfd.readouterr()
         content = b"".join(path.read_bytes() for path in folder.iterdir())
-        assert MARKER.encode() not in content and address.encode() not in content and MARKER not in said
-        finished(start_cli(*command, "--run", str(tmp_path / "two"), "--replay", str(folder)))
-        same(tmp_path / "one", tmp_path / "two")
+        assert content and MARKER.encode() not in content and address.encode() not in content
+        assert "LLM: " in said.err and MARKER not in said.out + said.err
+        same(one, evaluate("--users", "4", "--llm-key-env", "NO_SUCH_KEY", "--replay", str(folder)))
 
     def test_a_miss_ends_the_run_and_says_whose_call_it_was(
-        self, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture
+        self, evaluate: Evaluate, recording_of_four: str, capsys: pytest.CaptureFixture
     ):
-        folder = str(tmp_path / "recording")
-        evaluate("--users", "4", "--tools", "local", "--record", folder)
-        capsys.readouterr()
-        evaluate("--users", "4", "--tools", "local", "--replay", folder, "--prompt-history-length", "3", expect=2)
+        evaluate("--users", "4", "--replay", recording_of_four, "--prompt-history-length", "3", expect=2)
         said = capsys.readouterr().err
         assert "surrogate.prompt_history_length was 10, now 3" in said
         assert "the recording has no reply for user" in said and "in round 1: message 2 of 2 (user) is another one" in said
 
-    def test_users_beyond_the_recorded_ones_are_a_miss(self, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture):
-        folder = str(tmp_path / "recording")
-        evaluate("--users", "4", "--tools", "local", "--record", folder)
-        evaluate("--users", "5", "--tools", "local", "--replay", folder, expect=2)
+    def test_users_beyond_the_recorded_ones_are_a_miss(
+        self, evaluate: Evaluate, recording_of_four: str, capsys: pytest.CaptureFixture
+    ):
+        evaluate("--users", "5", "--replay", recording_of_four, expect=2)
         assert "nothing was recorded there" in capsys.readouterr().err
 
 
@@ -134,12 +139,8 @@ class TestBudget:
         assert not folder.exists()
 
 
-def test_a_dry_run_tells_the_bill_of_all(
-    demo_folder: Path, demo_recommenders: Path, local_ray: None, tmp_path: Path, prices: Path, capsys: pytest.CaptureFixture
-):
-    command = ["evaluate", str(demo_folder), "--recommenders", str(demo_recommenders), "--run", str(tmp_path / "run")]
-    flags = ["--tools", "local", "--dry-run", "--dry-run-users", "5", "--prices", str(prices)]
-    assert run_command([*command, *flags]) == 0
+def test_a_dry_run_tells_the_bill_of_all(evaluate: Evaluate, tmp_path: Path, prices: Path, capsys: pytest.CaptureFixture):
+    evaluate("--dry-run", "--dry-run-users", "5", "--prices", str(prices), run_folder=tmp_path / "run")
     said = capsys.readouterr().out
     assert not (tmp_path / "run").exists()
     few = read_users(tmp_path / "run-dry-run")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from toolrec.errors import RunFolderError
-from toolrec.records import Candidate, Observation, RankedItem, Round, ToolCall, Trace, Usage
-from toolrec.simulation.rows import trace_rows
-from toolrec.simulation.run_folder import (
+from toolrec.errors import FailureKind, RunFolderError, StorageError
+from toolrec.records import Candidate, EndedBy, Observation, RankedItem, Round, ToolCall, Trace, Usage
+from toolrec.runs.failures import ending_of
+from toolrec.runs.folder import (
     RunFolder,
     read_attempts,
     read_llm_counts,
@@ -20,7 +23,8 @@ from toolrec.simulation.run_folder import (
     read_spend,
     read_users,
 )
-from toolrec.simulation.spend import ledger_of, void_spend
+from toolrec.runs.ledger import ledger_of, void_spend
+from toolrec.runs.rows import trace_rows
 
 
 def a_manifest(**settings: Any) -> dict[str, Any]:
@@ -61,6 +65,46 @@ def a_trace(user_index: int, attempt: int = 1) -> Trace:
 def commit(folder: RunFolder, *traces: Trace) -> None:
     pairs = [trace_rows(trace) for trace in traces]
     folder.commit([user for user, _ in pairs], [row for _, rows in pairs for row in rows])
+
+
+def failed(trace: Trace, ended_by: EndedBy, kind: FailureKind, status: int | None = None, **counts: int) -> Trace:
+    return replace(trace, ended_by=ended_by, error="no", failure_kind=kind, http_status=status, counts=counts)
+
+
+def test_why_a_user_failed_is_read_back(tmp_path: Path):
+    folder = RunFolder.create(tmp_path / "run", a_manifest())
+    commit(folder, failed(a_trace(1), "llm_failure", "refused", 401), failed(a_trace(2), "budget", "time_budget"), a_trace(3))
+    folder.close()
+    users = read_users(tmp_path / "run").astype(object)
+    assert users["failure_kind"].where(users["failure_kind"].notna(), None).tolist() == ["refused", "time_budget", None]
+    assert users["http_status"].where(users["http_status"].notna(), None).tolist() == [401, None, None]
+
+
+def test_a_folder_of_before_failures_had_a_kind_is_read_and_resumed(tmp_path: Path):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest())
+    lost = failed(a_trace(2), "cancelled", "tool_lost", tool_lost=1)
+    commit(
+        folder,
+        a_trace(1),
+        lost,
+        failed(a_trace(3), "llm_failure", "refused", 401),
+        failed(a_trace(4), "invalid_reply", "invalid_reply"),
+    )
+    folder.close()
+    for kind in ("users", "rounds"):
+        [part] = (run / kind).iterdir()
+        pq.write_table(pq.read_table(part).drop_columns(["failure_kind", "http_status"]), part)
+    folder = RunFolder.resume(run, a_manifest())
+    commit(folder, failed(a_trace(5), "llm_failure", "unavailable", 503))
+    folder.close()
+    users = read_users(run).astype(object)
+    kinds = users["failure_kind"].where(users["failure_kind"].notna(), None).tolist()
+    assert kinds == [None, "tool_lost", None, "invalid_reply", "unavailable"]
+    assert [ending_of(*pair) for pair in zip(users["ended_by"], kinds, strict=True)][:2] == ["finish", "tool_lost"]
+    assert users["http_status"].tolist()[-1] == 503
+    assert read_rounds(run, user_index=1)["failure_kind"].isna().all()
+    assert read_rounds(run, columns=["user_index", "attempt", "round"])["user_index"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_what_is_committed_is_read_back(tmp_path: Path):
@@ -187,6 +231,27 @@ def test_a_folder_in_which_nothing_happened_can_be_discarded_and_made_again(tmp_
     assert read_users(run)["user_index"].tolist() == [1]
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_folder_that_was_removed_under_way_is_not_made_anew(tmp_path: Path, is_back: bool):
+    run = tmp_path / "run"
+    folder = RunFolder.create(run, a_manifest(seed=1))
+    folder.check_in_place()
+    shutil.rmtree(run)
+    if is_back:  # another run's
+        RunFolder.create(run, a_manifest(seed=2)).close()
+    for write in (
+        folder.check_in_place,
+        lambda: commit(folder, a_trace(1)),
+        lambda: folder.journal([{"user_index": 1}]),
+        lambda: folder.note_llm_counts({"retry": 1}),
+    ):
+        with pytest.raises(StorageError, match="the run folder was removed, moved or replaced"):
+            write()
+    assert [path.name for path in tmp_path.rglob("*.parquet")] == []
+    assert run.exists() == is_back
+    folder.close()
+
+
 def test_counts_of_several_sessions_add_up(tmp_path: Path):
     folder = RunFolder.create(tmp_path / "run", a_manifest(seed=1))
     folder.note_llm_counts({"retry": 1})
@@ -196,3 +261,13 @@ def test_counts_of_several_sessions_add_up(tmp_path: Path):
     folder.note_llm_counts({"retry": 1, "parameter_refused:stop": 1})
     folder.close()
     assert read_llm_counts(tmp_path / "run") == {"retry": 3, "parameter_refused:stop": 1}
+
+
+def test_a_run_from_before_a_setting_was_declared_had_it_at_its_default(tmp_path: Path):
+    RunFolder.create(tmp_path / "run", a_manifest(seed=1)).close()
+    defaults = {"seed": 0, "patience": 3}
+    RunFolder.resume(tmp_path / "run", a_manifest(seed=1, patience=3), defaults=defaults).close()
+    with pytest.raises(RunFolderError, match="another configuration: patience was 3, now 4"):
+        RunFolder.resume(tmp_path / "run", a_manifest(seed=1, patience=4), defaults=defaults)
+    with pytest.raises(RunFolderError, match="seed was 1, now 0"):
+        RunFolder.resume(tmp_path / "run", a_manifest(seed=0, patience=3), defaults=defaults)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolrec.errors import StorageError
+from toolrec.errors import FailureKind, StorageError
 from toolrec.records import Observation, RankedItem, Round, ToolCall, Usage
-from toolrec.simulation import memory_actor
-from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round, spend_in_flight
-from toolrec.simulation.round_codec import decode_round, encode_round
+from toolrec.runs.round_codec import decode_round, encode_round
+from toolrec.simulation.memory import actor as memory_actor
+from toolrec.simulation.memory.actor import REWRITE_BYTES, HeldRound, SharedMemory, held_round, spend_in_flight
 
 RETRIEVE = ToolCall(name="retrieve", attribute="genre", k=5)
 
@@ -177,6 +179,22 @@ async def test_the_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: p
     assert await numbers_of(SharedMemory(str(path)), 999, 2) == [1]
 
 
+async def test_the_file_of_a_thousand_users_stays_within_its_bound(tmp_path: Path):
+    path = tmp_path / "rounds.jsonl"
+    memory = SharedMemory(str(path))
+    number_of_rounds, in_flight, block = 4, 64, 32
+    rounds = [held_round(0, 1, replace(a_round(number), thought="x" * 3_400)) for number in range(1, number_of_rounds + 1)]
+    user_bytes = sum(len(done.line) for done in rounds)
+    largest = 0
+    for user_index in range(1, 1001):
+        await memory.record([done._replace(user_index=user_index) for done in rounds])
+        largest = max(largest, path.stat().st_size)
+        if user_index > in_flight and user_index % block == 0:
+            await memory.forget(range(user_index - in_flight - block, user_index - in_flight))
+    held_bytes = user_bytes * (in_flight + block)
+    assert largest < REWRITE_BYTES + 2 * held_bytes + 2 * block * user_bytes < 1000 * user_bytes
+
+
 texts = st.text(max_size=20)
 usages = st.dictionaries(texts, st.builds(Usage, num_calls=st.integers(0, 9), prompt_tokens=st.integers(0, 10**9)), max_size=2)
 counts = st.dictionaries(texts, st.integers(0, 99), max_size=2)
@@ -195,6 +213,8 @@ observations = st.builds(
     items=st.lists(ranked, max_size=3).map(tuple),
     mark=texts,
     error=st.none() | texts,
+    failure_kind=st.none() | st.sampled_from(get_args(FailureKind)),
+    http_status=st.none() | st.integers(100, 599),
     is_repeat=st.booleans(),
     usage=usages,
     counts=counts,
@@ -223,6 +243,13 @@ def test_a_round_of_before_a_field_was_added_to_the_usage_is_read():
     line = json.loads(encode_round(a_round(3)))
     line["usage"]["decide"].pop()
     assert decode_round(json.dumps(line).encode()) == a_round(3)
+
+
+def test_a_round_of_before_observations_had_a_failure_kind_is_read():
+    done = replace(a_round(3), observation=Observation(text="1. <a> A", mark="Retrieve[genre]"))
+    line = json.loads(encode_round(done))
+    del line["observation"]["failure_kind"], line["observation"]["http_status"]
+    assert decode_round(json.dumps(line).encode()) == done
 
 
 def test_what_no_encoding_can_hold_comes_back_too():

@@ -12,9 +12,9 @@ import pytest
 
 from toolrec.cli import run_command
 from toolrec.records import Trace, Usage
-from toolrec.simulation.rows import trace_rows
-from toolrec.simulation.run_folder import RunFolder
-from toolrec.simulation.spend import ledger_of, spend_by, total_usage
+from toolrec.runs.folder import RunFolder
+from toolrec.runs.ledger import ledger_of, spend_by, total_usage
+from toolrec.runs.rows import trace_rows
 
 PRICE = {
     "model": "m", "input_usd": 10.0, "cached_input_usd": 10.0, "output_usd": 10.0, "checked": "2026-01-31", "source": "s",

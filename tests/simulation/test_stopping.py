@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from toolrec.simulation.stopping import ECHO_S
+from toolrec.simulation.stopping import ECHO_S, Stopping
 
 STUBBORN = """
 import asyncio, time
@@ -52,7 +55,7 @@ def test_the_first_signal_cancels_and_cleans_up(number: signal.Signals):
     process = start()
     wait_for(process, "running")
     process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=240)
     assert said == "cleaning up\nclean\n"
     assert errors.count("· stopping") == 1
     assert "KeyboardInterrupt" in errors
@@ -69,7 +72,7 @@ def test_the_second_signal_ends_a_process_that_hangs(cleaning: str):
     wait_for(process, "cleaning up")
     time.sleep(ECHO_S + 0.1)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert (process.returncode, said) == (130, "")
 
 
@@ -79,7 +82,7 @@ def test_an_echo_of_the_first_signal_is_none():
     process.send_signal(signal.SIGTERM)
     wait_for(process, "cleaning up")
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert said == "clean\n"
 
 
@@ -87,7 +90,7 @@ def test_where_no_loop_runs_a_signal_interrupts():
     process = start(around="print('before', flush=True); time.sleep(600)")
     wait_for(process, "before")
     process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=240)
     assert said == ""
     assert "KeyboardInterrupt" in errors
 
@@ -103,3 +106,30 @@ def test_a_signal_is_heeded_where_nobody_reads_standard_error(where: str):
     process.stdout.close()
     assert process.wait(timeout=60) in (-signal.SIGINT, 120)  # 120: Python could not flush what it has to say of it
     assert said == ("cleaning up\nclean\n" if where == "in the loop" else "")
+
+
+def test_another_thread_can_ask_as_a_notebook_does():
+    stopping, began = Stopping(), threading.Event()
+
+    async def main() -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(stopping.run, main())
+        assert began.wait(10)
+        stopping.ask()
+        with pytest.raises(KeyboardInterrupt):
+            running.result(10)
+
+
+def test_what_was_asked_before_anything_ran_is_heeded():
+    stopping, ran = Stopping(), []
+
+    async def main() -> None:
+        ran.append(True)
+
+    stopping.ask()
+    with pytest.raises(KeyboardInterrupt):
+        stopping.run(main())
+    assert not ran

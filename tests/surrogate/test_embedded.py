@@ -76,7 +76,7 @@ async def test_the_forced_finish_is_understood(build, plain, protocol):
     for trace in await run_all(build, plain, tasks(3), protocol=protocol, rounds=1):
         assert trace.ended_by == "forced_finish"
         assert len(trace.rounds) == 2
-        assert all(trace.final_items)
+        assert len(trace.final_items) == 10 and all(trace.final_items)
         assert "reask" not in trace.counts
 
 
@@ -135,7 +135,7 @@ async def test_misspelt_titles_are_repaired_by_memory(build, named_pool):
 
 async def test_an_endpoint_that_is_gone_ends_the_user(build, task):
     with endpoint() as config:
-        gone = replace(config, max_attempts=2, min_wait_s=0.0, max_wait_s=0.01)
+        gone = config.replaced(max_attempts=2, min_wait_s=0.0, max_wait_s=0.01)
     (trace,) = await run_all(build, gone, [task])
     assert trace.ended_by == "llm_failure"
     assert trace.error and "LLMUnavailableError" in trace.error

@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from toolrec.deadline import uncounted
-from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError
+from toolrec.errors import ConfigError, ContextTooLongError, LLMRefusedError, LLMUnavailableError, MessagesRefusedError
 from toolrec.llm.base import LLM
 from toolrec.llm.scripted import ScriptedLLM, calling
-from toolrec.records import Completion, Round, Usage
+from toolrec.records import Completion, LLMToolCall, Round, Usage
 from toolrec.surrogate import Strategy, Surrogate, SurrogateConfig
 from toolrec.tools.rank import RankTool
+from toolrec.util.deadline import uncounted
 
 GENRE = ("retrieve", {"attribute": "genre", "k": 5})
 NONE = ("retrieve", {"attribute": "none", "k": 5})
@@ -71,7 +71,7 @@ async def test_a_call_when_no_round_is_left_is_refused(build, task):
 async def test_invalid_reply_after_the_re_asks(build, task):
     llm = ScriptedLLM([calling(GENRE), "hm", Completion(text=""), calling(("search", {})), "well"])
     trace = await build(llm, max_reasks=3).run(task)
-    assert trace.ended_by == "invalid_reply"
+    assert (trace.ended_by, trace.failure_kind, trace.http_status) == ("invalid_reply", "invalid_reply", None)
     assert "no tool was called" in trace.error
     assert trace.final_items == ()
     assert trace.completed_items == (11, 12, 13, 14, 15)
@@ -92,10 +92,19 @@ async def test_without_re_asks_the_first_unusable_reply_ends_the_user(build, tas
     assert (trace.ended_by, purposes(trace)) == ("invalid_reply", {"decide": 1})
 
 
-@pytest.mark.parametrize("error", [LLMUnavailableError("gone"), LLMRefusedError("no key"), ContextTooLongError("long")])
-async def test_llm_failure_keeps_what_was_done(build, task, error):
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (LLMUnavailableError("gone", http_status=503), "unavailable", 503),
+        (LLMUnavailableError("gone"), "unavailable", None),
+        (LLMRefusedError("no key", http_status=401), "refused", 401),
+        (MessagesRefusedError("filtered", http_status=400), "messages_refused", 400),
+        (ContextTooLongError("long", http_status=400), "context_too_long", 400),
+    ],
+)
+async def test_llm_failure_keeps_what_was_done(build, task, error, kind, status):
     trace = await build(ScriptedLLM([calling(GENRE), error])).run(task)
-    assert trace.ended_by == "llm_failure"
+    assert (trace.ended_by, trace.failure_kind, trace.http_status) == ("llm_failure", kind, status)
     assert trace.error == f"{type(error).__name__}: {error}"
     assert trace.completed_items == (11, 12, 13, 14, 15)
     assert trace.counts == {"llm_failure": 1}
@@ -125,7 +134,7 @@ async def test_budget_ends_before_the_next_call(build, task):
     usage = Usage(num_calls=1, num_attempts=1, prompt_tokens=90, completion_tokens=10)
     replies = [Completion(text="", tool_calls=calling(call).tool_calls, usage=usage) for call in (GENRE, NONE, YEAR)]
     trace = await build(ScriptedLLM(replies), user_token_budget=200).run(task)
-    assert trace.ended_by == "budget"
+    assert (trace.ended_by, trace.failure_kind) == ("budget", "token_budget")
     assert "200" in trace.error
     assert purposes(trace) == {"decide": 2}
     assert trace.final_items == () and trace.completed_items
@@ -280,8 +289,84 @@ class TestFinishLists:
         assert (trace.ended_by, trace.final_items) == ("finish", (0, 11, 0))
 
     async def test_a_plain_list_counts_as_finish(self, build, task):
-        trace = await build(ScriptedLLM(["My list:\n1. <m11>\n2. <m12>"])).run(task)
+        llm = ScriptedLLM([calling(GENRE), "I am done.\nMy list:\n1. <m11>\n2. <m12>"])
+        trace = await build(llm, list_length=2).run(task)
         assert (trace.ended_by, trace.final_items) == ("finish", (11, 12))
+        assert trace.counts["repaired_plain_list"] == 1
+
+    @pytest.mark.parametrize("ids", [("m11", "m40"), ("m11",), ("m1", "m2")])
+    async def test_a_plain_list_that_is_short_or_not_of_candidates_is_asked_again(self, build, task, ids):
+        prose = "My list:\n" + "\n".join(f"<{item}>" for item in ids)
+        trace = await build(ScriptedLLM([calling(GENRE), prose, calling(FINISH)]), list_length=2, mask_seen=False).run(task)
+        assert trace.final_items == (11, 12)
+        assert trace.counts["reask_no_action"] == 1
+
+
+class TestRepliesInNeed:
+    async def test_what_was_repaired_is_counted_and_echoed_repaired(self, build, task):
+        call = LLMToolCall(id="", name="functions.retrieve", arguments="{'attribute': 'genre', 'k': 5,}")
+        llm = ScriptedLLM([Completion(text="", tool_calls=(call,)), calling(FINISH)])
+        trace = await build(llm).run(task)
+        assert {kind: count for kind, count in trace.counts.items() if kind.startswith("repaired")} == {
+            "repaired_tool_name": 1,
+            "repaired_json": 1,
+        }
+        echoed = llm.calls[1].messages[2]["tool_calls"][0]
+        assert (echoed["function"]["name"], json.loads(echoed["function"]["arguments"])) == ("retrieve", GENRE[1])
+        assert len(echoed["id"]) == 9 and echoed["id"].isalnum()
+
+    async def test_fields_that_we_do_not_know_are_sent_back(self, build, task):
+        call = replace(calling(GENRE).tool_calls[0], extra={"extra_content": {"signature": "c2ln"}})
+        reply = Completion(text="", tool_calls=(call,), extra={"reasoning_content": "hm"})
+        llm = ScriptedLLM([reply, calling(FINISH)])
+        await build(llm).run(task)
+        echoed = llm.calls[1].messages[2]
+        assert echoed["reasoning_content"] == "hm"
+        assert echoed["tool_calls"][0]["extra_content"] == {"signature": "c2ln"}
+
+    async def test_a_list_that_the_token_limit_has_cut_is_asked_again(self, build, task):
+        text = "My list:\n1. <m11>\n2. <m12>"
+        llm = ScriptedLLM([calling(GENRE), Completion(text=text, finish_reason="length"), calling(FINISH)])
+        trace = await build(llm, list_length=2).run(task)
+        assert (trace.counts["cut_off"], trace.counts["reask_cut_off"]) == (1, 1)
+        assert "--llm-max-output-tokens" in llm.calls[2].messages[-1]["content"]
+
+    @pytest.mark.parametrize(("finish_reason", "counter"), [("refusal", "llm_refusal"), ("content_filter", "content_filter")])
+    async def test_a_refusal_has_a_counter_of_its_own(self, build, task, finish_reason, counter):
+        llm = ScriptedLLM([Completion(text="I would rather not", finish_reason=finish_reason)])
+        trace = await build(llm, max_reasks=0).run(task)
+        assert trace.counts[counter] == 1
+        assert "refused" in trace.error or "filter" in trace.error
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            ["M11", "M12", "M13"],
+            ["[m11]", "(m12)", "`m13`"],
+            ["m11 - Film 11, The", "m12: Film 12, The (1962)", "m13 Film 13, The (1963)"],
+            ["&lt;m11&gt;", "＜m12＞", "<\u200bm13\u200b>"],
+            ["id: m11", "item m12", "Film 13, The (m13)"],
+            ["m11 m12 m13"],
+            [11, 12, 13],
+            [1, 2, 3],
+        ],
+    )
+    async def test_ids_in_other_forms(self, build, task, items):
+        llm = ScriptedLLM([calling(GENRE), calling(("finish", {"items": items}))])
+        trace = await build(llm).run(task)
+        assert (trace.ended_by, trace.final_items) == ("finish", (11, 12, 13))
+        assert any(kind in trace.counts for kind in ("memory_form", "list_taken_apart", "list_of_digits", "list_of_positions"))
+
+    async def test_numbers_that_could_be_positions_or_ids_are_asked_again(self, build, task):
+        many = ("retrieve", {"attribute": "genre", "k": 15})
+        llm = ScriptedLLM([calling(many), calling(("finish", {"items": ["11", "12"]})), calling(FINISH)])
+        trace = await build(llm).run(task)
+        assert trace.final_items == (11, 12, 13) and trace.counts["reask_list"] == 1
+
+    async def test_an_id_in_another_form_with_another_items_title_is_asked_again(self, build, task):
+        llm = ScriptedLLM([calling(GENRE), calling(("finish", {"items": ["M11: Film 40, The (1990)"]})), calling(FINISH)])
+        trace = await build(llm).run(task)
+        assert trace.final_items == (11, 12, 13) and trace.counts["reask_list"] == 1
 
 
 class TestFinalRank:
@@ -305,6 +390,21 @@ class TestFinalRank:
 
 
 class TestParallelCalls:
+    @pytest.mark.parametrize("calls", [(GENRE, FINISH), (FINISH, GENRE)])
+    async def test_a_finish_beside_other_calls_is_asked_again(self, build, task, calls):
+        later = ("finish", {"items": ["m15", "m14"]})
+        trace = await build(ScriptedLLM([calling(*calls), calling(later)])).run(task)
+        assert [done.call.name for done in trace.rounds] == ["retrieve", "finish"]
+        assert trace.final_items == (15, 14)
+        assert trace.counts["reask_finish_beside_calls"] == 1
+
+    async def test_ids_of_calls_are_unique_in_a_conversation(self, build, task):
+        llm = ScriptedLLM([calling(GENRE), calling(NONE), calling(FINISH)])
+        await build(llm).run(task)
+        ids = [call["id"] for message in llm.calls[-1].messages for call in message.get("tool_calls", ())]
+        assert len(set(ids)) == len(ids) == 2
+        assert ids == [message["tool_call_id"] for message in llm.calls[-1].messages if message["role"] == "tool"]
+
     async def test_each_call_is_a_round_and_has_its_answer(self, build, task):
         llm = ScriptedLLM([calling(GENRE, NONE, YEAR), calling(FINISH)])
         trace = await build(llm).run(task)
@@ -333,10 +433,6 @@ class TestParallelCalls:
         answers = [m for m in llm.calls[1].messages if m["role"] == "tool"]
         assert [m["tool_call_id"] for m in answers] == ["call_1", "call_2", "call_3"]
         assert answers[1]["content"].startswith("Not accepted: the arguments are not")
-
-    async def test_a_finish_among_them_ends_the_user(self, build, task):
-        trace = await build(ScriptedLLM([calling(GENRE, FINISH, NONE)])).run(task)
-        assert (trace.ended_by, trace.final_items, len(trace.rounds)) == ("finish", (11, 12, 13), 2)
 
     async def test_replies_are_echoed_as_received(self, build, task):
         reply = calling(GENRE, text="why")
@@ -367,7 +463,13 @@ class TestTextProtocol:
         assert trace.rounds[0].thought == "a"
 
     async def test_both_protocols_give_the_same_lists(self, build, task):
-        native = [calling(GENRE), calling(RANK), RANKED, calling(("retrieve", {"attribute": "director"})), calling(FINISH)]
+        native = [
+            calling(GENRE),
+            calling(RANK),
+            RANKED,
+            calling(("retrieve", {"attribute": "director", "k": 20})),
+            calling(FINISH),
+        ]
         text = [
             "Action 1: Retrieve[genre, 5]",
             "Action 2: Rank[mood, 3]",
@@ -434,7 +536,7 @@ def test_a_surrogate_needs_a_retrieval_tool(pool):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"protocol": "json"},
+        {"protocol": "xml"},
         {"finish_policy": "x"},
         {"rounds": 0},
         {"list_length": 0},

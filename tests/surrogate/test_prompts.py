@@ -84,5 +84,6 @@ async def test_messages_only_ever_grow(build, task):
     """Later calls repeat the earlier messages word for word, so that endpoints can keep what they have read."""
     llm = ScriptedLLM([calling(("retrieve", {"attribute": a, "k": 5})) for a in ("none", "genre")] + [calling(FINISH)])
     await build(llm).run(task)
+    assert len(llm.calls) == 3
     for earlier, later in zip(llm.calls, llm.calls[1:], strict=False):
         assert later.messages[: len(earlier.messages)] == earlier.messages

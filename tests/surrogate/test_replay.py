@@ -36,7 +36,7 @@ SCRIPTS = {
     "forced": [calling(*[retrieve("genre", k) for k in range(1, 9)]), calling(("finish", {"items": ["m12"]}))],
     "invalid": [calling(retrieve("genre")), "hm", "hm", "hm", "hm"],
     "failing": [calling(retrieve("genre")), "hm", LLMUnavailableError("gone")],
-    "plain talk": ["Retrieve[genre, 4]", "<m12>\n<m14>"],
+    "plain talk": ["Retrieve[genre, 4]", "Finish[<m12>, <m14>]"],
 }
 
 

@@ -21,13 +21,13 @@ from toolrec.memory import Memory, PoolDirectory
 from toolrec.records import Candidate, RankedItem, ToolCall, UserTask
 from toolrec.surrogate.config import SurrogateConfig
 from toolrec.surrogate.parsing import MAX_REPLY_CHARACTERS
-from toolrec.surrogate.prompting import Prompts
+from toolrec.surrogate.prompting import Offer, Prompts
 from toolrec.surrogate.protocols import MAX_CALLS, MAX_NAME_CHARACTERS, TextProtocol, ToolsProtocol
 from toolrec.tools.lines import observation_text, scored_lines
 
 NUM_ITEMS = 12
 TOOLS = ("retrieve", "rank")
-NATIVE = ToolsProtocol(tool_names=TOOLS, attributes=("genre",), max_k=50, list_length=10)
+NATIVE = ToolsProtocol(tool_names=TOOLS, attributes=("none", "genre"), max_k=50, list_length=10)
 TEXT = TextProtocol(tool_names=TOOLS)
 
 
@@ -196,7 +196,7 @@ def first_decisions(pool: Pool) -> list[Any]:
     """What the embedded rules say at the start, after a list came back, and at the forced finish."""
     directory = PoolDirectory(pool)
     config = SurrogateConfig()
-    prompts = Prompts(config, directory, tool_names=TOOLS, attributes=("genre",))
+    prompts = Prompts(config, directory, Offer(tool_names=TOOLS, attributes=("genre",)))
     opening = list(prompts.opening(UserTask(user_index=1, user_id="u", history=(1, 2, 3), ratings=(4.0, 1.0, 5.0))))
     items = [RankedItem(item_index=i, score=1 / i) for i in range(4, 10)]
     seen = observation_text("Retrieve[genre, 6]", scored_lines(directory, items))

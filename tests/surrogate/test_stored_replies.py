@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from toolrec.llm import LLM, LLMConfig, OpenAIChat
-from toolrec.llm.cache import ReplyCache
+from toolrec.llm.call_site import CALL_SITE, CallSite, begin_next_round
 from toolrec.llm.embedded import EmbeddedOptions, run_in_thread
 from toolrec.llm.embedded.policy import MODEL_NAME
-from toolrec.llm.place import PLACE, Place, move_on
-from toolrec.llm.recording import Recorder, Recording, RecordingHeader, begin_recording, end_recording
-from toolrec.llm.stored import StoringLLM, parameters_of
+from toolrec.llm.stores.cache import ReplyCache
+from toolrec.llm.stores.recording import Recorder, Recording, RecordingHeader, begin_recording, end_recording
+from toolrec.llm.stores.storing import StoringLLM, parameters_of
 from toolrec.records import Round, Trace, Usage, UserTask
 
 FAULTY = EmbeddedOptions(share_malformed=0.2, share_invented=0.2, share_short=0.2, seed=3)
@@ -44,11 +44,11 @@ async def run_all(build, llm: LLM, *, at_once: int, **settings) -> list[Trace]:
     slots = asyncio.Semaphore(at_once)
 
     async def on_round(_: Round) -> None:
-        move_on()
+        begin_next_round()
 
     async def one(task: UserTask) -> Trace:
         async with slots:
-            PLACE.set(Place(user_id=task.user_id, attempt=1, round=1))
+            CALL_SITE.set(CallSite(user_id=task.user_id, attempt=1, round=1))
             trace: Trace = await surrogate.run(task, on_round=on_round)
             return trace
 

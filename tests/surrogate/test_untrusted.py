@@ -137,7 +137,7 @@ def test_a_cleaned_title_is_one_short_line_without_marks(title):
     assert not any(0xE0000 <= ord(character) <= 0xE007F for character in shown)
 
 
-NATIVE = ToolsProtocol(tool_names=("retrieve", "rank"), attributes=("genre",), max_k=50, list_length=10)
+NATIVE = ToolsProtocol(tool_names=("retrieve", "rank"), attributes=("none", "genre"), max_k=50, list_length=10)
 
 
 def a_call(call_id: str = "a", name: str = "retrieve", arguments: str = "{}") -> dict[str, Any]:

@@ -16,13 +16,24 @@ from toolrec.grammar import encodable
 
 def build_app() -> typer.Typer:
     """The whole command tree; modules with heavy imports load them inside their commands."""
-    from toolrec.cli.control import control
+    from toolrec.cli.config import build_app as build_config
     from toolrec.cli.data import app as data_app
     from toolrec.cli.evaluate import evaluate
+    from toolrec.cli.experiment import build_app as build_experiment
     from toolrec.cli.llm import app as llm_app
-    from toolrec.cli.show import show
-    from toolrec.cli.spend import spend
+    from toolrec.cli.mcp import mcp
+    from toolrec.cli.plan import plan
+    from toolrec.cli.plan_users import plan_users
+    from toolrec.cli.probe_memory import probe_memory
+    from toolrec.cli.runs.control import LIMITS, control
+    from toolrec.cli.runs.export import export
+    from toolrec.cli.runs.show import show
+    from toolrec.cli.runs.spend import spend
+    from toolrec.cli.runs.view import report, view
+    from toolrec.cli.settings import TREES, command_of
+    from toolrec.cli.submit import submit
     from toolrec.cli.train import fit_fusions, train
+    from toolrec.cli.tune import build_app as build_tune
 
     app = typer.Typer(
         name="toolrec",
@@ -33,13 +44,25 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.add_typer(data_app, name="data")
-    app.command("train")(train)
+    app.command("train", cls=command_of(TREES["train"]))(train)
     app.command("fit-fusions")(fit_fusions)
+    app.add_typer(build_tune(), name="tune")
     app.add_typer(llm_app, name="llm")
-    app.command("evaluate")(evaluate)
-    app.command("control")(control)
+    app.command("evaluate", cls=command_of(TREES["evaluate"]))(evaluate)
+    app.add_typer(build_experiment(), name="experiment")
+    app.add_typer(build_config(), name="config")
+    app.command("mcp", cls=command_of(TREES["mcp"]))(mcp)
+    app.command("control", cls=command_of(LIMITS))(control)
     app.command("show")(show)
+    app.command("view")(view)
+    app.command("report")(report)
+    app.command("plan-users")(plan_users)
+    app.command("probe-memory", cls=command_of(TREES["probe-memory"]))(probe_memory)
+    app.command("plan", cls=command_of(TREES["plan"]))(plan)
     app.command("spend")(spend)
+    app.command("export")(export)
+    # What stands after the job's command is the command's own.
+    app.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(submit)
 
     @app.callback(invoke_without_command=True)
     def root(
@@ -80,14 +103,15 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
         return end.code if isinstance(end.code, int) else 0
     except ToolRecError as error:
         # Endpoints' own words may stand in it: nothing that steers a terminal. Imported late: it brings pandas along.
-        from toolrec.evaluation.text import printable
+        from toolrec.util.printable import printable
 
         typer.echo(f"error: {printable(str(error), keep_lines=True)}", err=True)
         return error.exit_code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        typer.echo("error: no space left on the disk; free some space and run again", err=True)
+        hint = "free some space and run again, with --resume where the command has it"
+        typer.echo(f"error: no space left on the disk; {hint}", err=True)
         return StorageError.exit_code
     return 0
 

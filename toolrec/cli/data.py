@@ -1,101 +1,144 @@
-"""`toolrec data prepare` and `toolrec data show`."""
+"""`toolrec data prepare`, `list`, `template`, `show`, `check` and `export`."""
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolrec.files import shared_path
+from toolrec.cli.settings import TREES, command_of, resolved
+from toolrec.util.files import shared_path
 
 if TYPE_CHECKING:
-    from toolrec.data import Dataset, DomainWords
-    from toolrec.data.pool import AttributeKind
-    from toolrec.data.sources.demo import DemoConfig
+    from toolrec.data import Dataset
+    from toolrec.data.check import Check
+    from toolrec.data.reading.findings import Finding
 
 app = typer.Typer(help="Prepare data sets and look at them.", no_args_is_help=True)
 
-SOURCES = ("demo", "ml-100k", "ml-1m", "recbole")
-DEFAULT_MIN_ITEM_INTERACTIONS = {"ml-1m": 5}
-"""ML-1M's usual item set: 3,416 items with at least 5 ratings."""
 
-
-@app.command()
+@app.command(cls=command_of(TREES["data prepare"]))
 def prepare(
-    name: str = typer.Argument(..., metavar="NAME", help=f"What to prepare: {', '.join(SOURCES)}."),
-    source: Path | None = typer.Option(None, help="Folder or zip with the source's files; MovieLens is downloaded without one."),
+    ctx: typer.Context,
+    name: str | None = typer.Argument(
+        None, metavar="[NAME]", help="A known source (`toolrec data list`), recbole, or demo; own files need none."
+    ),
     out: Path | None = typer.Option(None, help="Data set folder to write.  [default: data/NAME]"),
-    attributes: str | None = typer.Option(
-        None,
-        help="Attributes to keep, as a,b; for RecBole files a:KIND sets a kind (category, categories, number, text).  [all]",
-    ),
-    min_rating: float | None = typer.Option(None, help="Drop interactions rated lower."),
-    min_item_interactions: int | None = typer.Option(
-        None, help="Drop items with fewer interactions, once.  [default: 5 for ml-1m, else 1]"
-    ),
-    k_core_users: int = typer.Option(1, help="Drop users with fewer interactions, until none is left (with --k-core-items)."),
-    k_core_items: int = typer.Option(1, help="Drop items with fewer interactions, until none is left (with --k-core-users)."),
-    repeats: str = typer.Option(
-        "first", help="When a user comes back to an item: keep only the first time, or keep all (first, keep)."
-    ),
-    tie_break: str = typer.Option("source_order", help="Order among equal timestamps of a user: source_order or item_id."),
-    seed: int | None = typer.Option(None, help="demo: the seed.  [default: 0]"),
-    users: int | None = typer.Option(None, help="demo: how many users.  [default: 1000]"),
-    items: int | None = typer.Option(None, help="demo: how many items.  [default: 500]"),
-    data_name: str | None = typer.Option(None, "--name", help="Name of the data set.  [default: the source's]"),
-    title_column: str | None = typer.Option(None, help="recbole: the column with titles.  [default: found by its name]"),
-    sequence_separator: str | None = typer.Option(
-        None, help="RecBole files: between the values of an entry.  [default: | in a column that has it, else a space]"
-    ),
-    extra_items: Path | None = typer.Option(
-        None, help="A RecBole .item file (or a folder or zip with one) with more attributes."
-    ),
-    item_word: str | None = typer.Option(None, help="What prompts call an item, as in movie.  [default: the source's]"),
-    items_word: str | None = typer.Option(None, help="Its plural.  [default: --item-word with an s]"),
-    consumed_word: str | None = typer.Option(None, help="What users did with items, as in watched.  [default: the source's]"),
-    mirror: str | None = typer.Option(
-        None, envvar="TOOLREC_MOVIELENS_URL", help="Download MovieLens from here.  [default: GroupLens]"
-    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace another data set that is already at --out."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what was found, and write nothing."),
 ) -> None:
-    """Turn a source into a data set folder: filters, order, leave-one-out split, item pool."""
-    from toolrec.data.filters import FilterConfig
+    """Turn a source into a data set folder: what was found is said first; then filters, order, split, item pool."""
+    from toolrec.data.options import default_name
     from toolrec.data.prepare import prepare as prepare_source
-    from toolrec.data.sources import SourceConfig, SourceName, read_source
-    from toolrec.data.sources.download import GROUPLENS_URL
+    from toolrec.data.sources import OWN, SOURCES, read_source
     from toolrec.data.store import refuse_other_folder
     from toolrec.errors import ConfigError
 
-    if name not in SOURCES:
-        raise ConfigError("unknown source", value=name, allowed=SOURCES)
-    names, kinds = _attributes(attributes)
-    least = DEFAULT_MIN_ITEM_INTERACTIONS.get(name, 1) if min_item_interactions is None else min_item_interactions
-    filters = FilterConfig(
-        min_rating=min_rating,
-        min_item_interactions=least,
-        k_core_users=k_core_users,
-        k_core_items=k_core_items,
-        repeats=repeats,  # type: ignore[arg-type]
-        tie_break=tie_break,  # type: ignore[arg-type]
-    )
-    config = SourceConfig(
-        source=SourceName(name),
-        path=source,
-        name=_checked_name(data_name),
-        demo=_demo(seed, users, items),
-        title_column=title_column,
-        sequence_separator=sequence_separator,
-        kinds=kinds,
-        extra_items=extra_items,
-        domain=_domain(item_word, items_word, consumed_word),
-        mirror_url=mirror or GROUPLENS_URL,
-    )
-    folder = out or Path("data") / (data_name or (name if name != "recbole" or source is None else source.stem))
+    settings = resolved(ctx).settings
+    chosen = name or OWN
+    if chosen not in SOURCES:
+        raise ConfigError("unknown source", value=chosen, allowed=SOURCES)
+    filters, split_config, source_config = settings.filter_config(chosen), settings.split_config(), settings.source_config(chosen)
+    folder = out or Path("data") / default_name(chosen, settings)
     shared_path(folder)  # refuses what a submitted job would lose
     refuse_other_folder(folder)  # before any download
-    manifest = prepare_source(read_source(config), folder, filters=filters, attributes=names)
-    _tell(manifest, folder)
+    raw = read_source(source_config)
+    if chosen == OWN or dry_run:
+        _print_findings(raw.findings.entries)
+    else:
+        for entry in raw.findings.entries:
+            if entry.level != "found":
+                _echo(f"{'warning' if entry.level == 'warning' else 'note'}: {entry.as_sentence()}")
+    if dry_run:
+        typer.echo("nothing was written (--dry-run)")
+        return
+    manifest = prepare_source(
+        raw,
+        folder,
+        filters=filters,
+        attributes=settings.attribute_names,
+        split=split_config,
+        plain_titles=settings.plain_titles,
+        overwrite=overwrite,
+    )
+    _tell(manifest, folder, told=set(raw.findings.sentences()))
+
+
+@app.command("list")
+def list_sources() -> None:
+    """List the published data sets that `prepare` knows by name, and where to get them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from toolrec.data.sources.registry import ENTRIES
+
+    table = Table(title="toolrec data prepare NAME --source PATH")
+    for heading in ("name", "data set", "download", "files", "attributes", "licence"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for entry in ENTRIES:
+        table.add_row(
+            entry.name,
+            f"{entry.title}\n{entry.home_page}",
+            "automatic" if entry.download else "by hand",
+            entry.files,
+            entry.attributes,
+            f"{entry.licence}\n{entry.citation}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "Beside these: recbole (a folder or zip of atomic files), demo (made up), and your own files with --interactions.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def template(
+    name: str = typer.Option("mine", "--name", help="Name of the data set."),
+) -> None:
+    """Print a commented TOML file with every setting of `prepare`."""
+    from toolrec.data.options import checked_name
+    from toolrec.data.options import template as write_template
+
+    typer.echo(write_template(checked_name(name)), nl=False)
+
+
+@app.command()
+def check(
+    folder: Path = typer.Argument(..., metavar="DIR", help="A data set folder."),
+    html: Path | None = typer.Option(None, help="Where the page with plots goes.  [default: DIR-check.html]"),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON in place of the table."),
+) -> None:
+    """Measure a data set: what was dropped, ties, targets, leakage, popularity, attributes, titles; and a verdict in words."""
+    from toolrec.data import load_dataset
+    from toolrec.data.check import check_dataset, write_page
+
+    dataset = load_dataset(folder)
+    found = check_dataset(dataset)
+    page = html or folder.with_name(f"{folder.resolve().name}-check.html")
+    write_page(found, page)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+        return
+    _print_check(found)
+    typer.echo(f"the same with plots: {page}")
+
+
+@app.command()
+def export(
+    folder: Path = typer.Argument(..., metavar="DIR", help="A data set folder."),
+    kind: str = typer.Option(..., "--format", help="recbole (atomic files), parquet, or rectools (frames in Parquet)."),
+    out: Path = typer.Option(..., help="Folder to write; nothing may be there."),
+) -> None:
+    """Write a data set for other programs, so that others can check us."""
+    from toolrec.data import load_dataset
+    from toolrec.data.export import export_dataset
+
+    for path in export_dataset(load_dataset(folder), out, kind):  # type: ignore[arg-type]
+        typer.echo(str(path))
 
 
 @app.command()
@@ -107,6 +150,7 @@ def show(
     from rich.console import Console
 
     from toolrec.data import load_dataset
+    from toolrec.data.reading.findings import escaped
 
     dataset = load_dataset(folder)
     console = Console()
@@ -114,62 +158,39 @@ def show(
     if num_items:
         console.print(_items_table(dataset, num_items))
     for note in dataset.manifest["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        told = escaped(note if note.startswith("warning: ") else f"note: {note}")
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
-def _attributes(text: str | None) -> tuple[list[str] | None, dict[str, AttributeKind]]:
-    """Names and given kinds from `a,b:number`."""
-    from toolrec.errors import ConfigError
+def _echo(text: str) -> None:
+    from toolrec.util.printable import printable
 
-    if text is None:
-        return None, {}
-    names, kinds = [], {}
-    for entry in text.split(","):
-        name, colon, kind = (part.strip() for part in entry.partition(":"))
-        if not name or (colon and not kind):
-            raise ConfigError("attributes are given as a,b or a:KIND,b", value=text)
-        names.append(name)
-        if colon:
-            kinds[name] = kind
-    return names, kinds  # type: ignore[return-value]
+    typer.echo(printable(text))
 
 
-def _checked_name(name: str | None) -> str | None:
-    from toolrec.errors import ConfigError
+def _print_findings(entries: list[Finding]) -> None:
+    """What was found, as a table; warnings are marked, so that they are seen without colours too."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigError("a name has letters, digits, dots, underscores and hyphens", value=name)
-    return name
+    from toolrec.util.printable import printable
 
-
-def _demo(seed: int | None, users: int | None, items: int | None) -> DemoConfig | None:
-    from toolrec.data.sources.demo import DemoConfig
-
-    given = {"seed": seed, "num_users": users, "num_items": items}
-    given = {key: value for key, value in given.items() if value is not None}
-    return DemoConfig(**given) if given else None  # type: ignore[arg-type]
-
-
-def _domain(item: str | None, items: str | None, consumed: str | None) -> DomainWords | None:
-    from toolrec.data import DomainWords
-    from toolrec.errors import ConfigError
-
-    if item is None:
-        if items or consumed:
-            raise ConfigError("--items-word and --consumed-word go with --item-word")
-        return None
-    return DomainWords(
-        item=item,
-        items=items or f"{item}s",
-        consumed=consumed or DomainWords().consumed,
-        is_movies=item.lower() in ("movie", "film"),
-    )
+    table = Table(title="found in the files")
+    for heading in ("", "of", "found", "why", "change it with"):
+        table.add_column(heading, overflow="fold")
+    marks = {"found": "", "note": "note", "warning": "[bold]WARNING[/bold]"}
+    for entry in entries:
+        cells = (escape(printable(text)) for text in (entry.subject, entry.what, entry.why, entry.change))
+        table.add_row(marks[entry.level], *cells)
+    Console(stderr=False).print(table)
 
 
-def _tell(manifest: dict[str, Any], folder: Path) -> None:
+def _tell(manifest: dict[str, Any], folder: Path, *, told: set[str]) -> None:
     counts = manifest["counts"]
     for note in manifest["notes"]:
-        typer.echo(f"note: {note}")
+        if note not in told:
+            _echo(note if note.startswith("warning: ") else f"note: {note}")
     typer.echo(
         f"{manifest['name']}: {counts['num_users']:,} users, {counts['num_items']:,} items, "
         f"{counts['num_interactions']:,} interactions; attributes: {_names(manifest)}"
@@ -177,17 +198,47 @@ def _tell(manifest: dict[str, Any], folder: Path) -> None:
     typer.echo(f"written to {folder}; look at it with `toolrec data show {folder}`")
 
 
+def _print_check(found: Check) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from toolrec.util.printable import printable
+
+    table = Table(title=f"data check of {escape(found.name)}")
+    for heading in ("of", "figure", "value", "meaning"):
+        table.add_column(heading, overflow="fold")
+    section = ""
+    for row in found.rows:
+        mark = "[bold]WARNING[/bold] " if row.level == "warning" else ""
+        table.add_row(
+            "" if row.section == section else row.section,
+            escape(printable(row.name)),
+            escape(row.value),
+            mark + escape(row.meaning),
+        )
+        section = row.section
+    console = Console()
+    console.print(table)
+    console.print("Verdict:")
+    for sentence in found.verdict:
+        console.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _names(manifest: dict[str, Any]) -> str:
     return ", ".join(attribute["name"] for attribute in manifest["attributes"]) or "none"
 
 
 def _facts_table(dataset: Dataset) -> Any:
+    from rich.markup import escape
     from rich.table import Column, Table
+
+    from toolrec.data.reading.findings import escaped
 
     manifest, counts = dataset.manifest, dataset.manifest["counts"]
     length = counts["history_length"]
     density = counts["num_interactions"] / (counts["num_users"] * counts["num_items"])
-    table = Table("fact", Column("value", overflow="fold"), title=f"{dataset.name} ({dataset.path})", show_header=False)
+    table = Table("fact", Column("value", overflow="fold"), title=escape(f"{dataset.name} ({dataset.path})"), show_header=False)
     facts = {
         "users": f"{counts['num_users']:,}",
         "items": f"{counts['num_items']:,}",
@@ -196,7 +247,8 @@ def _facts_table(dataset: Dataset) -> Any:
         "interactions of a user": f"min {length['min']:,}, median {length['median']:,g}, max {length['max']:,}",
         "ratings": "yes" if dataset.has_ratings else "no",
         "timestamps": manifest["timestamp_kind"],
-        "split": "leave-one-out: last item test, last but one validation",
+        **_more_facts(dataset),
+        "split": dataset.split_words,
         "filters": _filters(manifest["filters"]),
         "repeats": "the first time kept" if manifest["filters"]["repeats"] == "first" else "all kept",
         "tie-break": manifest["tie_break"],
@@ -205,8 +257,40 @@ def _facts_table(dataset: Dataset) -> Any:
         "checksum": dataset.checksum,
     }
     for fact, value in facts.items():
-        table.add_row(fact, value)
+        table.add_row(fact, escape(escaped(value)))
     return table
+
+
+def _more_facts(dataset: Dataset) -> dict[str, str]:
+    """Range of days, ties, targets that training never saw, what was dropped; data sets of older versions have none of them."""
+    manifest, facts = dataset.manifest, {}
+    ranges = [f["what"].partition(", ")[2] for f in manifest.get("findings", []) if f["what"].startswith(("Unix ", "dates"))]
+    if ranges:
+        facts["from and to"] = ranges[0]
+    ties = manifest.get("ties")
+    if ties:
+        facts["ties"] = f"{ties['neighbours']:.1%} of neighbours in a history, {ties['targets']:.1%} of test targets"
+    test = (manifest.get("targets") or {}).get("test")
+    if test:
+        facts["test targets"] = f"{test['users']:,}; {test['cold_items']:,} are items that training never saw"
+    dropped = manifest.get("dropped") or {}
+    if "items_before" in dropped:
+        facts["dropped"] = (
+            f"{dropped['users_before'] - dropped['users_after']:,} users, "
+            f"{dropped['items_before'] - dropped['items_after']:,} items, "
+            f"{dropped['interactions_before'] - dropped['interactions_after']:,} interactions"
+        )
+    matched = next(
+        (f["what"] for f in manifest.get("findings", []) if f["subject"] == "item ids" and "have an entry" in f["what"]), None
+    )
+    if matched:
+        facts["ids matched"] = matched
+    shared = next(
+        (f["what"] for f in manifest.get("findings", []) if f["subject"] == "titles" and "share a title" in f["what"]), None
+    )
+    if shared:
+        facts["shared titles"] = shared
+    return facts
 
 
 def _filters(filters: dict[str, Any]) -> str:
@@ -219,16 +303,18 @@ def _attributes_table(dataset: Dataset) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
+    from toolrec.data.reading.findings import escaped
+
     table = Table(title="attributes")
     for heading in ("attribute", "kind", "values", "items with it", "most common"):
         table.add_column(heading, justify="right" if heading in ("values", "items with it") else "left")
     for name, spec in dataset.pool.attributes.items():
         table.add_row(
-            escape(name),
+            escape(escaped(name)),
             spec.kind,
             f"{spec.num_values:,}",
             f"{dataset.pool.coverage(name):.1%}",
-            escape(_examples(dataset, name)),
+            escape(escaped(_examples(dataset, name))),
         )
     return table
 
@@ -254,10 +340,12 @@ def _items_table(dataset: Dataset, num_items: int) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
+    from toolrec.data.reading.findings import escaped
+
     table = Table(title="items")
     for heading in ("item_id", "title", *dataset.pool.attributes):
         table.add_column(escape(heading))
     for index in range(1, min(num_items, dataset.num_items) + 1):
         values = (", ".join(dataset.pool.values(name, index)) for name in dataset.pool.attributes)
-        table.add_row(*(escape(text) for text in (dataset.pool.item_ids[index], dataset.pool.titles[index], *values)))
+        table.add_row(*(escape(escaped(text)) for text in (dataset.pool.item_ids[index], dataset.pool.titles[index], *values)))
     return table

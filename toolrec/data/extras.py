@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from toolrec.data.raw import RawAttribute, RawData, RawItems
+from toolrec.data.reading.findings import examples
 from toolrec.errors import DataError
 
 
@@ -21,7 +22,10 @@ def merge_items(raw: RawData, extra: RawItems, *, where: str) -> RawData:
     rows = [row_of.get(item_id) for item_id in base.item_ids]
     num_matched = sum(row is not None for row in rows)
     if not num_matched:
-        raise DataError("the extra item file has no item of the source", value=where, hint="item ids must be those of the source")
+        raise DataError(
+            "the extra item file has no item of the source", value=f"{where}: {examples(extra.item_ids)}",
+            allowed=examples(base.item_ids), hint="item ids must be those of the source",
+        )  # fmt: skip
     known = {attribute.name for attribute in base.attributes}
     repeated = [attribute.name for attribute in extra.attributes if attribute.name in known]
     if repeated:
@@ -39,6 +43,6 @@ def merge_items(raw: RawData, extra: RawItems, *, where: str) -> RawData:
     note = f"{num_matched:,} of {len(rows):,} items of the source have an entry in {where}"
     return replace(
         raw,
-        items=RawItems(item_ids=base.item_ids, titles=titles, attributes=[*base.attributes, *added]),
+        items=replace(base, titles=titles, attributes=[*base.attributes, *added]),
         notes=[*raw.notes, note],
     )

@@ -16,20 +16,22 @@ REPEATS: tuple[Repeats, ...] = ("first", "keep")
 """What happens when a user comes back to an item: with seen items masked, a repeated target could never be hit."""
 
 MIN_USER_INTERACTIONS = 3
-"""One for each part of the leave-one-out split; a user with fewer has no history, or no target."""
+"""One for each part of the leave-one-out split; a user with fewer has no history, or no target. Other splits need others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterConfig:
     """Which interactions stay.
 
-    Applied in this order: interactions below `min_rating`; of a repeated (user, item) pair all but the first, unless
-    `repeats` is `keep`; items with fewer than `min_item_interactions` (once); then, again and again until nothing
-    changes, users with fewer than 3 interactions, items with fewer than `k_core_items` and users with fewer than
-    `k_core_users`.
+    Applied in this order: interactions before `since` or from `until` on (Unix seconds); those below `min_rating`; of a
+    repeated (user, item) pair all but the first, unless `repeats` is `keep`; items with fewer than `min_item_interactions`
+    (once); then, again and again until nothing changes, users with too few interactions for the split, items with fewer than
+    `k_core_items` and users with fewer than `k_core_users`.
     """
 
     min_rating: float | None = None
+    since: float | None = None
+    until: float | None = None
     min_item_interactions: int = 1
     k_core_users: int = 1
     k_core_items: int = 1
@@ -55,6 +57,7 @@ class FilterReport:
     interactions_before: int = 0
     users_before: int = 0
     items_before: int = 0
+    outside_time: int = 0
     below_min_rating: int = 0
     repeated_pairs: int = 0
     rare_items: int = 0
@@ -67,9 +70,16 @@ class FilterReport:
     sentences: list[str] = field(default_factory=list)
 
 
-def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order: np.ndarray, config: FilterConfig) -> tuple[
-    np.ndarray, FilterReport
-]:  # fmt: skip
+def keep(
+    users: np.ndarray,
+    items: np.ndarray,
+    ratings: np.ndarray | None,
+    order: np.ndarray,
+    config: FilterConfig,
+    *,
+    seconds: np.ndarray | None = None,
+    min_user_interactions: int = MIN_USER_INTERACTIONS,
+) -> tuple[np.ndarray, FilterReport]:
     """Applies the filters.
 
     Args:
@@ -78,6 +88,8 @@ def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order
         ratings: along them, or None.
         order: row numbers by user, oldest first; says which of a repeated pair is the first.
         config: the filters.
+        seconds: Unix seconds along them, where they have real times.
+        min_user_interactions: users with fewer have no target.
 
     Returns:
         Row numbers that stay, in the order of `order`, and what was taken.
@@ -88,20 +100,30 @@ def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order
     """
     report = FilterReport(interactions_before=len(users), users_before=len(np.unique(users)), items_before=len(np.unique(items)))
     rows = order
+    if config.since is not None or config.until is not None:
+        if seconds is None:
+            raise ConfigError("a filter by time needs real times, and this source has none", value="--since, --until")
+        at = seconds[rows]
+        rows = rows[
+            (at >= (-np.inf if config.since is None else config.since))
+            & (at < (np.inf if config.until is None else config.until))
+        ]
+        report.outside_time = len(order) - len(rows)
+    num_timely = len(rows)
     if config.min_rating is not None:
         if ratings is None:
             raise ConfigError("a minimum rating needs ratings, and this source has none", value=config.min_rating)
         rows = rows[ratings[rows] >= config.min_rating]
-        report.below_min_rating = len(order) - len(rows)
+        report.below_min_rating = num_timely - len(rows)
     if config.repeats == "first":
         firsts = first_of_pairs(users[rows], items[rows])
         report.repeated_pairs = len(rows) - len(firsts)
         rows = rows[firsts]
     frequent, report.rare_items = _frequent(items[rows], config.min_item_interactions)
-    rows = _core(rows[frequent], users, items, config, report)
+    rows = _core(rows[frequent], users, items, config, report, min_user_interactions)
     report.interactions_after = len(rows)
     report.users_after, report.items_after = len(np.unique(users[rows])), len(np.unique(items[rows]))
-    report.sentences = _sentences(report, config)
+    report.sentences = _sentences(report, config, min_user_interactions)
     if not len(rows):
         raise DataError(
             "no user and no item is left after filtering: " + ("; ".join(report.sentences) or "the source has none"),
@@ -110,15 +132,18 @@ def keep(users: np.ndarray, items: np.ndarray, ratings: np.ndarray | None, order
     return rows, report
 
 
-def chronological(users: np.ndarray, timestamps: np.ndarray | None, tie_keys: np.ndarray | None) -> np.ndarray:
+def chronological(
+    users: np.ndarray, timestamps: np.ndarray | None, tie_keys: np.ndarray | None, parts: np.ndarray | None = None
+) -> np.ndarray:
     """Row numbers by user, oldest first.
 
     Args:
         users: user codes.
         timestamps: along them; None keeps the source's order within a user.
         tie_keys: what orders equal timestamps; None keeps the source's order.
+        parts: a given split: a user's training comes before validation, and this before test, whatever the times say.
     """
-    keys = [key for key in (tie_keys, timestamps) if key is not None]
+    keys = [key for key in (tie_keys, timestamps, parts) if key is not None]
     return np.lexsort([*keys, users])  # stable: what is equal in all keys stays in source order
 
 
@@ -136,18 +161,21 @@ def item_id_keys(item_ids: list[str]) -> np.ndarray:
 def timestamp_kind(users: np.ndarray, timestamps: np.ndarray | None) -> str:
     """What the timestamps seem to be: `none`, `unix_seconds`, `unix_milliseconds`, `position` or `unknown`.
 
-    `position` is a whole number no larger than the number of the user's interactions, 0 where the place is not known.
+    `position` is a whole number no larger than the number of the user's interactions. 0 stands for what is not known.
     """
     if timestamps is None:
         return "none"
-    low, high = float(timestamps.min()), float(timestamps.max())
+    known = timestamps[timestamps != 0]
+    if not len(known):
+        return "unknown"
+    low, high = float(known.min()), float(known.max())
     # 10^8 s is 1973 and 10^11 s is the year 5138: in between, seconds are the only sensible reading.
     if low >= 1e11:
         return "unix_milliseconds"
     if low >= 1e8 and high < 1e11:
         return "unix_seconds"
     lengths = np.bincount(users)
-    if low >= 0 and np.all(timestamps == np.rint(timestamps)) and np.all(timestamps <= lengths[users]):
+    if timestamps.min() >= 0 and np.all(timestamps == np.rint(timestamps)) and np.all(timestamps <= lengths[users]):
         return "position"
     return "unknown"
 
@@ -167,11 +195,13 @@ def _frequent(codes: np.ndarray, minimum: int) -> tuple[np.ndarray, int]:
     return counts[codes] >= minimum, int(np.sum((counts > 0) & (counts < minimum)))
 
 
-def _core(rows: np.ndarray, users: np.ndarray, items: np.ndarray, config: FilterConfig, report: FilterReport) -> np.ndarray:
+def _core(
+    rows: np.ndarray, users: np.ndarray, items: np.ndarray, config: FilterConfig, report: FilterReport, min_user_interactions: int
+) -> np.ndarray:
     while True:
         num_before = len(rows)
         # Short users go first, so that they are counted as short and not as outside the core.
-        frequent, dropped = _frequent(users[rows], MIN_USER_INTERACTIONS)
+        frequent, dropped = _frequent(users[rows], min_user_interactions)
         rows, report.short_users = rows[frequent], report.short_users + dropped
         frequent, dropped = _frequent(items[rows], config.k_core_items)
         rows, report.k_core_items = rows[frequent], report.k_core_items + dropped
@@ -181,13 +211,14 @@ def _core(rows: np.ndarray, users: np.ndarray, items: np.ndarray, config: Filter
             return rows
 
 
-def _sentences(report: FilterReport, config: FilterConfig) -> list[str]:
+def _sentences(report: FilterReport, config: FilterConfig, min_user_interactions: int) -> list[str]:
     told = (
+        (report.outside_time, "interactions outside the time that was asked for"),
         (report.below_min_rating, f"interactions rated below {config.min_rating}"),
         (report.repeated_pairs, "interactions of a user with an item that the user had before"),
         (report.rare_items, f"items with fewer than {config.min_item_interactions} interactions"),
         (report.k_core_items, f"items outside the core, with fewer than {config.k_core_items} interactions"),
         (report.k_core_users, f"users outside the core, with fewer than {config.k_core_users} interactions"),
-        (report.short_users, f"users with fewer than {MIN_USER_INTERACTIONS} interactions"),
+        (report.short_users, f"users with fewer than {min_user_interactions} interactions"),
     )
     return [f"dropped {what}: {count:,}" for count, what in told if count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -25,17 +26,29 @@ _RESERVED_NAMES = frozenset({PLAIN_BACKBONE, Columns.ITEM_INDEX, Columns.ITEM_ID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainWords:
-    """How prompts speak of the items: one, several, and what users did with them."""
+    """How prompts speak of the items: one, several, and what users did with them.
+
+    `rating` is how a rating reads, as `{rating} of 5`; it begins with `{rating}`, the number.
+    """
 
     item: str = "item"
     items: str = "items"
     consumed: str = "interacted with"
     is_movies: bool = False
+    rating: str = "{rating}"
 
     def __post_init__(self) -> None:
         for word in (self.item, self.items, self.consumed):
             if not word.strip() or not word.isprintable():
                 raise ConfigError("a domain word must be printable and not empty", value=word)
+        rest = self.rating.removeprefix("{rating}")
+        if (
+            rest == self.rating
+            or not self.rating.isprintable()
+            or any(character in rest for character in "{}<>|[],:")
+            or len(rest) > 40
+        ):
+            raise ConfigError("how a rating reads begins with {rating}, as in {rating} of 5", value=self.rating)
 
 
 MOVIES = DomainWords(item="movie", items="movies", consumed="watched", is_movies=True)
@@ -141,6 +154,19 @@ class Pool:
             return len({text for text in self._texts[attribute] if text})
         numbers = self._numbers[attribute]
         return len(np.unique(numbers[~np.isnan(numbers)]))
+
+    def renamed(self, *, item_ids: Sequence[str], titles: Sequence[str]) -> Pool:
+        """The same items under other ids and titles, index 0 is ""; attributes are shared."""
+        other = copy.copy(self)
+        other.item_ids, other.titles = list(item_ids), list(titles)
+        other._index_by_id = {item_id: index for index, item_id in enumerate(other.item_ids) if index != PADDING_INDEX}
+        return other
+
+    def widened(self, *, item_ids: Sequence[str], titles: Sequence[str]) -> Pool:
+        """The same items and further ones after them, known by id and title alone: their attributes cannot be asked for."""
+        other = self.renamed(item_ids=[*self.item_ids, *item_ids], titles=[*self.titles, *titles])
+        other.num_items = len(other.item_ids) - 1
+        return other
 
     def index_of(self, item_id: str) -> int | None:
         """The item_index of an exact item_id, or None."""

@@ -4,14 +4,24 @@ interactions.parquet   user_index, item_index, rating (null where there is none)
                        sequence_index (0-based place in the user's history); by user, oldest first
 pool.parquet           item_index, item_id, title, then one column an attribute: string (category),
                        list<string> (categories) or double (number)
-users.parquet          user_index, user_id
+users.parquet          user_index, user_id; for another split than leave-one-out also train_end, valid_at, test_at (places in
+                       the user's history, -1 where the user has no target), and valid_num, test_num where there can be several
+                       targets
 manifest.json          name, checksum, source, options, counts, attributes and their kind, domain words
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import hashlib
 import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +32,14 @@ import pyarrow.parquet as pq
 
 from toolrec.columns import Columns
 from toolrec.data.pool import AttributeSpec, DomainWords, Pool
+from toolrec.data.splits import Bounds
 from toolrec.errors import ConfigError, DataError
-from toolrec.files import atomic_folder, read_json
+from toolrec.util.files import atomic_folder, read_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION, SPLIT_SCHEMA_VERSION = 1, 2
+"""Version 2 has another split than leave-one-out: readers of version 1 would take the wrong targets."""
+_BOUNDS = ("train_end", "valid_at", "test_at")
+_NUM_TARGETS = ("valid_num", "test_num")
 MANIFEST = "manifest.json"
 INTERACTIONS, POOL, USERS = "interactions.parquet", "pool.parquet", "users.parquet"
 _TABLES = (INTERACTIONS, POOL, USERS)
@@ -51,12 +65,20 @@ class Folder:
     interactions: Interactions
     pool: Pool
     user_ids: list[str]
+    bounds: Bounds | None = None
 
 
 def write_folder(
-    path: Path, *, interactions: Interactions, pool: Pool, user_ids: list[str], manifest: dict[str, Any]
+    path: Path,
+    *,
+    interactions: Interactions,
+    pool: Pool,
+    user_ids: list[str],
+    manifest: dict[str, Any],
+    bounds: Bounds | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes a data set folder, whole or not at all; a data set that is already there is replaced.
+    """Writes a data set folder, whole or not at all; another data set that is already there is replaced only if that is asked.
 
     Args:
         path: the folder.
@@ -64,33 +86,88 @@ def write_folder(
         pool: the items.
         user_ids: index 0 is "".
         manifest: name, source, options, timestamp_kind, counts and notes; the rest is added here.
+        bounds: of another split than leave-one-out.
+        overwrite: replace another data set.
 
     Returns:
         The complete manifest.
 
     Raises:
-        DataError: something that is not a data set is already there.
+        DataError: another data set, or something that is none, is already there.
         StorageError: the place cannot be written.
     """
+    path = path.resolve()  # a link stays a link
     refuse_other_folder(path)
-    tables = {
-        INTERACTIONS: _interactions_table(interactions),
-        POOL: _pool_table(pool),
-        USERS: pa.table({Columns.USER_INDEX: pa.array(range(1, len(user_ids)), pa.int32()), Columns.USER_ID: user_ids[1:]}),
+    users = {
+        Columns.USER_INDEX: pa.array(range(1, len(user_ids)), pa.int32()),
+        Columns.USER_ID: pa.array(user_ids[1:], pa.string()),
     }
+    if bounds is not None:
+        places = {name: getattr(bounds, name) for name in (*_BOUNDS, *_NUM_TARGETS)}
+        users |= {name: pa.array(values, pa.int32()) for name, values in places.items() if values is not None}
+    tables = {INTERACTIONS: _interactions_table(interactions), POOL: _pool_table(pool), USERS: pa.table(users)}
     complete = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if bounds is None else SPLIT_SCHEMA_VERSION,
         **manifest,
         "checksum": content_checksum(tables),
         "attributes": [{**asdict(spec), "coverage": round(pool.coverage(spec.name), 6)} for spec in pool.attributes.values()],
-        "domain": asdict(pool.domain),
+        "domain": {key: value for key, value in asdict(pool.domain).items() if key != "rating" or value != DomainWords().rating},
     }
-    with atomic_folder(path) as temporary:
+    if not overwrite:
+        _refuse_other_data_set(path, complete)
+    _remove_abandoned(path)
+    with atomic_folder(path, temporary=_temporary(path)) as temporary, _held(temporary):
         for name, table in tables.items():
             pq.write_table(table, temporary / name, compression="zstd")
         text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
     return complete
+
+
+def _refuse_other_data_set(path: Path, complete: dict[str, Any]) -> None:
+    """The same data set may be written again."""
+    if not (path / MANIFEST).is_file():
+        return
+    there = read_json(path / MANIFEST, error=DataError)
+    if not isinstance(there, dict) or there.get("checksum") != complete["checksum"] or there.get("name") != complete["name"]:
+        name = there.get("name") if isinstance(there, dict) else "?"
+        raise DataError(
+            f"another data set is already there ({name})",
+            value=str(path),
+            hint="choose another --out, or replace it with --overwrite",
+        )
+
+
+_TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{8}\.preparing$")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.preparing")
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder for as long as it is being written; a killed process lets it go."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what killed preparations of this data set left behind."""
+    if not path.parent.is_dir():
+        return
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.preparing"):
+        if not _TEMPORARY.match(folder.name) or folder.is_symlink():
+            continue
+        try:
+            with _held(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # another process is writing it
 
 
 def refuse_other_folder(path: Path) -> None:
@@ -175,7 +252,21 @@ def read_folder(path: Path) -> Folder:
             domain=domain,
         ),
         user_ids=["", *tables[USERS][Columns.USER_ID].to_pylist()],
+        bounds=_bounds(tables[USERS], tables[INTERACTIONS], path) if manifest["schema_version"] == SPLIT_SCHEMA_VERSION else None,
     )
+
+
+def _bounds(users: pa.Table, interactions: pa.Table, path: Path) -> Bounds:
+    found = {name: users[name].to_numpy().astype(np.int64) for name in _BOUNDS if name in users.column_names}
+    lengths = np.bincount(interactions[Columns.USER_INDEX].to_numpy(), minlength=users.num_rows + 1)[1:]
+    nums = {name: users[name].to_numpy().astype(np.int64) for name in _NUM_TARGETS if name in users.column_names}
+    is_good = len(found) == len(_BOUNDS) and all(np.all((places >= -1) & (places <= lengths)) for places in found.values())
+    for name, num in nums.items():
+        at = found.get(name.replace("_num", "_at"))
+        is_good = is_good and at is not None and bool(np.all((num >= 0) & ((at < 0) | (at + num <= lengths))))
+    if not is_good:
+        raise DataError("the users' places in the split are damaged", value=str(path / USERS), hint="prepare it again")
+    return Bounds(**found, **nums)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -185,8 +276,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     manifest = read_json(path / MANIFEST, error=DataError)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError("the data set has another schema version", value=version, allowed=SCHEMA_VERSION, hint="prepare it again")
+    if version not in (SCHEMA_VERSION, SPLIT_SCHEMA_VERSION):
+        raise DataError("the data set has another schema version", value=version,
+                        allowed=(SCHEMA_VERSION, SPLIT_SCHEMA_VERSION), hint="prepare it again")  # fmt: skip
     assert isinstance(manifest, dict)
     return manifest
 

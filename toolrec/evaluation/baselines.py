@@ -1,39 +1,42 @@
-"""What the recommenders alone would have given the same users: the rows beside the surrogate's.
+"""Baselines: the recommenders' own lists for the same users, without a surrogate.
 
 Nothing here knows how a recommender works: only its lists are asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from toolrec.data import Dataset, Split
-from toolrec.evaluation.metrics import DEPTHS, pad_lists
-from toolrec.progress import track
+from toolrec.metrics import DEPTHS, pad_lists
 from toolrec.recommenders.base import Recommender
-from toolrec.recommenders.fusion import LIST_LENGTH as FUSED_LENGTH
-from toolrec.recommenders.fusion import Fusion
-from toolrec.recommenders.learned_fusion import FUSION
+from toolrec.recommenders.fusion.candidates import KEPT_HISTORIES
+from toolrec.recommenders.fusion.learned import FUSION
+from toolrec.recommenders.fusion.rrf import LIST_LENGTH as FUSED_LENGTH
+from toolrec.recommenders.fusion.rrf import Fusion
 from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.records import RankedItem
+from toolrec.util.progress import track
 
 BACKBONE = "backbone"
 POPULARITY = "popularity"
 ATTRIBUTE_PREFIX = "attribute:"
-"""Put before an attribute's name, so that no attribute can take another row's name."""
+"""Prefix of attributes' rows, so that no attribute has the name of another row."""
 
 OWN_PREFIX = "own:"
-"""Put before the names of recommenders that the user brings: they have a row, and no part in the fusion."""
+"""Prefix of a user's own recommenders: they have a row, and are not in the fusion."""
 
-BLOCK_USERS = 256
-"""Users whose lists are asked for in one call, and remembered until the fusion has used them."""
+BLOCK_USERS = KEPT_HISTORIES
+"""Users in one call; their lists are kept until the fusion has used them. Learned fusions keep the candidates of as many."""
 
 
 class ManyRecommender(Protocol):
-    """A recommender that answers for many users at once."""
+    """A recommender that gives the lists of many users in one call."""
 
     def score(self, history_BL: np.ndarray) -> np.ndarray:
         """Scores every item."""
@@ -43,7 +46,7 @@ class ManyRecommender(Protocol):
 
 
 class OneByOne:
-    """A recommender that knows no blocks, asked for one user after the other."""
+    """Makes a recommender without `recommend_many` answer for one user after the other."""
 
     def __init__(self, inner: Recommender) -> None:
         self._inner = inner
@@ -58,7 +61,7 @@ class OneByOne:
 
 
 class _Remembered(ScoringRecommender):
-    """A recommender whose lists for the users at hand are made once, for its own row and for the fusion."""
+    """A recommender whose lists of a block of users are made once, for its own row and for the fusion."""
 
     def __init__(self, name: str, inner: ManyRecommender, *, num_items: int) -> None:
         super().__init__(name, num_items=num_items)
@@ -81,7 +84,7 @@ class _Remembered(ScoringRecommender):
 
 
 def row_name(name: str) -> str:
-    """The row of a loaded recommender in summary.json."""
+    """The name of a recommender's row in summary.json."""
     is_row = name in (BACKBONE, POPULARITY, FUSION) or name.startswith(OWN_PREFIX)
     return name if is_row else f"{ATTRIBUTE_PREFIX}{name}"
 
@@ -126,3 +129,66 @@ def recommend_for(
                 member.forget()
             progress.advance(len(block))
     return lists
+
+
+class Recommend(Protocol):
+    """Gives the lists of many recommenders: `recommend_for`, or what remembers them."""
+
+    def __call__(
+        self,
+        recommenders: Mapping[str, ManyRecommender],
+        dataset: Dataset,
+        user_indexes: Sequence[int],
+        *,
+        split: Split,
+        mask_seen: bool = True,
+        fusions: Mapping[str, ManyRecommender] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """As `recommend_for`."""
+
+
+KEPT_EVALUATIONS = 8
+"""Evaluations whose lists are kept; a list of 10 takes 80 bytes a user and row."""
+
+
+class RememberedLists:
+    """Lists of earlier evaluations in this process: cells of a grid that ask for the same ones pay once."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+
+    def by(self, source: str) -> Recommend:
+        """`recommend_for`, remembered.
+
+        What was asked is known by its content: rows, users, their histories as they are, masking. Settings that spoil or
+        shorten histories need not be told.
+
+        Args:
+            source: stands for the recommenders' weights and the user's own recommenders.
+        """
+
+        def recommend(
+            recommenders: Mapping[str, ManyRecommender],
+            dataset: Dataset,
+            user_indexes: Sequence[int],
+            *,
+            split: Split,
+            mask_seen: bool = True,
+            fusions: Mapping[str, ManyRecommender] | None = None,
+        ) -> dict[str, np.ndarray]:
+            digest = hashlib.sha256(repr((source, dataset.checksum, split, mask_seen)).encode())
+            digest.update(repr((list(recommenders), list(fusions or ()), list(map(int, user_indexes)))).encode())
+            for user_index in user_indexes:
+                history = np.asarray(dataset.history(int(user_index), split), dtype=np.int64)
+                digest.update(len(history).to_bytes(8, "little") + history.tobytes())
+            key = digest.hexdigest()
+            if key not in self._kept:
+                self._kept[key] = recommend_for(
+                    recommenders, dataset, user_indexes, split=split, mask_seen=mask_seen, fusions=fusions
+                )
+            self._kept.move_to_end(key)
+            if len(self._kept) > KEPT_EVALUATIONS:
+                self._kept.popitem(last=False)
+            return {name: list_BK.copy() for name, list_BK in self._kept[key].items()}
+
+        return recommend

@@ -1,4 +1,4 @@
-"""What the surrogates did and what it cost: rounds, tool calls, LLM calls, tokens, failures, speed."""
+"""Counts of what the surrogates did: rounds, tool calls, LLM calls, tokens, failures, speed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 import pandas as pd
 
 from toolrec.evaluation.coverage import listed
-from toolrec.evaluation.text import printable
 from toolrec.records import FINISHED, ToolCall, Usage
+from toolrec.util.printable import printable
 
 TOKEN_FIELDS = tuple(field.name for field in fields(Usage))
 ERROR_LENGTH = 200
-"""Characters kept of an error's text where errors are counted."""
+"""Characters of an error's text by which equal errors are counted, for people to read."""
 
 ROUND_COLUMNS = ("user_index", "attempt", "round", "call", "observation_error")
 """The columns of the rounds that the summary reads."""
 
 
 def is_finished(users: pd.DataFrame) -> np.ndarray:
-    """`finished_B`: whose surrogate gave its list itself or was made to; everyone else failed."""
+    """`finished_B`: users whose surrogate gave a list, by itself or forced; all others failed."""
     return users["ended_by"].isin(sorted(FINISHED)).to_numpy(dtype=bool)
 
 
 def counts_of(users: pd.DataFrame) -> dict[str, Any]:
-    """Users, how they ended, failures by kind and the errors behind them."""
+    """Users, how they ended, failures by kind, and their errors in words."""
     finished_B = is_finished(users)
     ended_by = Counter(str(kind) for kind in users["ended_by"])
     errors = Counter(printable(str(text), limit=ERROR_LENGTH) for text in users["error"][~finished_B].dropna())
@@ -39,6 +39,7 @@ def counts_of(users: pd.DataFrame) -> dict[str, Any]:
         "failed": int((~finished_B).sum()),
         "ended_by": listed(ended_by),
         "failures": listed({kind: count for kind, count in ended_by.items() if kind not in FINISHED}),
+        "failure_kinds": listed(Counter(str(kind) for kind in users["failure_kind"].dropna())),
         "errors": listed(errors),
         "events": listed(_event_counts(users["counts"])),
     }
@@ -53,7 +54,7 @@ def _event_counts(counts: Iterable[Iterable[Mapping[str, Any]]]) -> Counter[str]
 
 
 def behaviour_of(users: pd.DataFrame, rounds: pd.DataFrame | None) -> dict[str, Any]:
-    """Means and distributions a user; tool calls by mark where the rounds are given."""
+    """Means and distributions per user, and tool calls by mark if the rounds are given."""
     llm_calls = np.array([sum(int(part["num_calls"]) for part in usage) for usage in users["usage"]], dtype=np.int64)
     reasks = np.array(
         [sum(int(entry["count"]) for entry in entries if entry["kind"] == "reask") for entries in users["counts"]],
@@ -82,7 +83,7 @@ def _distribution(value_B: np.ndarray) -> dict[str, Any]:
 
 
 def calls_by_mark(users: pd.DataFrame, rounds: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Tool calls of the committed attempts, by mark: how many, and how many of them ended in an error."""
+    """Tool calls of the committed attempts by mark, and how many of them failed."""
     keys = pd.MultiIndex.from_frame(users[["user_index", "attempt"]])
     of_users = pd.MultiIndex.from_frame(rounds[["user_index", "attempt"]]).isin(keys)
     called, failed = Counter[str](), Counter[str]()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
-from toolrec.evaluation.statistics import Resampling, bootstrap_intervals
+from toolrec.evaluation.statistics import Resampling, bootstrap_intervals, number_or_none
 from toolrec.llm.prices import Price
 from toolrec.records import Usage
 
@@ -66,7 +66,7 @@ def estimate_bill(
     low_M, high_M = bootstrap_intervals(amount_BM, resampling or Resampling())
     return Bill(
         estimates=tuple(
-            Estimate(name=name, mean=float(mean), low=_number(low), high=_number(high))
+            Estimate(name=name, mean=float(mean), low=number_or_none(low), high=number_or_none(high))
             for name, mean, low, high in zip(names, amount_BM.mean(axis=0), low_M, high_M, strict=True)
         ),
         num_tried=len(users),
@@ -86,7 +86,3 @@ def _at_full_cost(usage: list[dict[str, int]]) -> Usage:
         completion_tokens=total.completion_tokens + total.saved_completion_tokens,
         num_stored_replies=total.num_stored_replies,
     )
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

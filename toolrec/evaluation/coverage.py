@@ -27,6 +27,7 @@ OTHER_MARKS = "other"
 @dataclass(slots=True, kw_only=True)
 class _Tally:
     num_users: int = 0
+    num_targets: int = 0
     num_candidates: int = 0
     ceiling_hits: int = 0
     hits: int = 0
@@ -37,41 +38,61 @@ class _Tally:
     found: Counter[str] = field(default_factory=Counter)
     first: Counter[str] = field(default_factory=Counter)
     every: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    only: Counter[str] = field(default_factory=Counter)
+    only_hits: Counter[str] = field(default_factory=Counter)
     in_order: Counter[str] = field(default_factory=Counter)
     as_set: Counter[str] = field(default_factory=Counter)
 
 
-def sources_of_hits(users: pd.DataFrame, target_B: Sequence[int], *, list_length: int) -> dict[str, Any]:
-    """Counts over all users where targets were seen, what was hit and whose list was handed on unchanged.
+def sources_of_hits(users: pd.DataFrame, targets: Sequence[Sequence[int]], *, list_length: int) -> dict[str, Any]:
+    """Counts over all targets of all users where targets were seen, what was hit and whose list was handed on unchanged.
 
     Args:
         users: one row a user, with `candidates` and `final_items`; the final list of a failed user is expected empty.
-        target_B: each row's target.
+        targets: each row's targets; 0 is none.
         list_length: slots of a final list; only full ones are compared with the tools' lists.
 
     Returns:
-        `ceiling` (recall of the union of candidates, their mean number), `surrogate` (hits, by the first mark, by any mark),
-        `found_by_mark` (targets that a mark's lists held), `equal_lists` (full final lists that are one tool's first items).
+        `ceiling` (recall of the union of candidates, their mean number), `surrogate` (hits, by the first mark, by any mark,
+        and how many no tool had brought: those are above the ceiling), `found_by_mark` (targets that a mark's lists held),
+        `contributions` (for each mark: targets that it brought, brought alone, brought alone and kept, brought and left out),
+        `equal_lists` (full final lists that are one tool's first items).
     """
     tally = _Tally()
-    for candidates, final_items, target in zip(users["candidates"], users["final_items"], target_B, strict=True):
-        _add_user(tally, list(candidates), [int(item) for item in final_items], int(target), list_length)
+    for candidates, final_items, of_user in zip(users["candidates"], users["final_items"], targets, strict=True):
+        _add_user(tally, list(candidates), [int(item) for item in final_items], list_length)
+        for target in of_user:
+            if target != PADDING_INDEX:
+                _add_target(tally, list(candidates), [int(item) for item in final_items], int(target), list_length)
     return _as_json(tally)
 
 
-def _add_user(tally: _Tally, candidates: list[Mapping[str, Any]], final: list[int], target: int, list_length: int) -> None:
+def _add_user(tally: _Tally, candidates: list[Mapping[str, Any]], final: list[int], list_length: int) -> None:
     tally.num_users += 1
     tally.num_candidates += len({int(c["item_index"]) for c in candidates})
+    if len(final) >= list_length and PADDING_INDEX not in final[:list_length]:
+        _compare_lists(tally, candidates, final[:list_length])
+
+
+def _add_target(tally: _Tally, candidates: list[Mapping[str, Any]], final: list[int], target: int, list_length: int) -> None:
+    tally.num_targets += 1
     of_target = sorted((c for c in candidates if int(c["item_index"]) == target), key=lambda c: int(c["round"]))
     marks = list(dict.fromkeys(str(c["mark"]) for c in of_target))
     tally.ceiling_hits += bool(marks)
     tally.found.update(marks)
-    if target in final[:list_length]:
+    is_hit = target in final[:list_length]
+    # Rank puts in order what other tools brought: only where no retrieval did is the item its own.
+    bringers = [mark for mark in marks if mark.startswith(RETRIEVAL_MARK_START)] or marks
+    if len(bringers) == 1:
+        tally.only[bringers[0]] += 1
+        tally.only_hits[bringers[0]] += is_hit
+    if not is_hit:
+        tally.left_out.update(marks)
+    if is_hit:
         tally.hits += 1
         tally.first[marks[0] if marks else NO_MARK] += 1
         tally.every.update(marks or [NO_MARK])
-    if len(final) >= list_length and PADDING_INDEX not in final[:list_length]:
-        _compare_lists(tally, candidates, final[:list_length])
 
 
 def _compare_lists(tally: _Tally, candidates: list[Mapping[str, Any]], final: list[int]) -> None:
@@ -104,17 +125,28 @@ def _as_json(tally: _Tally) -> dict[str, Any]:
     num_users, full = tally.num_users, tally.full_lists
     return {
         "ceiling": {
-            "recall": _share(tally.ceiling_hits, num_users),
+            "recall": _share(tally.ceiling_hits, tally.num_targets),
             "num_hits": tally.ceiling_hits,
             "mean_candidates": _share(tally.num_candidates, num_users),
         },
         "surrogate": {
             "num_hits": tally.hits,
+            "num_hits_no_tool_brought": tally.first[NO_MARK],
             "share_of_ceiling": _share(tally.hits, tally.ceiling_hits),
             "by_first_mark": listed(tally.first),
             "by_any_mark": listed(tally.every),
         },
         "found_by_mark": listed(tally.found),
+        "contributions": {
+            mark: {
+                "brought": count,
+                "brought_alone": tally.only[mark],
+                "brought_alone_and_hit": tally.only_hits[mark],
+                "left_out": tally.left_out[mark],
+            }
+            for mark, count in listed(tally.found).items()
+            if mark != OTHER_MARKS
+        },
         "equal_lists": {
             "num_full_lists": full,
             "in_order": {"any_tool": _share(tally.equal_any, full), "any_retrieval": _share(tally.equal_retrieval, full)},

@@ -1,8 +1,8 @@
-"""From a finished run to its figures: baselines, summary.json, report.html."""
+"""From a finished run to its figures: baselines, lists.parquet, summary.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,21 @@ from typing import Any
 import pandas as pd
 
 from toolrec.data import Dataset
-from toolrec.evaluation.baselines import ManyRecommender, recommend_for
-from toolrec.evaluation.report import RoundsReader, write_report
+from toolrec.evaluation.baselines import ManyRecommender, Recommend, recommend_for
 from toolrec.evaluation.statistics import Resampling
-from toolrec.evaluation.summary import STRONGEST, summarise
-from toolrec.files import write_json
+from toolrec.evaluation.summary import STRONGEST, summarise, user_figures
 from toolrec.llm.prices import Price
-from toolrec.recommenders.learned_fusion import LearnedFusions
+from toolrec.recommenders.fusion.learned import LearnedFusions
 from toolrec.records import Usage
+from toolrec.runs.folder import LISTS, SUMMARY
+from toolrec.util.files import atomic_file, write_json
 
-SUMMARY_FILE = "summary.json"
-REPORT_FILE = "report.html"
 DEMO_LAYOUT = "demo"
 DEMO_NOTE = "tastes are planted in this data: it shows that everything works, not how well it works on real tastes"
+FITTED_ON_VALID_NOTE = (
+    "the learned fusions are left out: they were fitted on these validation targets, and their figures here would flatter "
+    "them; the recommenders' manifest has their cross-validated NDCG@10"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +33,21 @@ class FinishedRun:
 
     Args:
         users: one row a user, in the documented columns of the run folder.
-        rounds: gives the rounds of one user, or of all for None.
+        rounds: all users' rounds, at least their ROUND_COLUMNS.
         protocol: what was run, plain values, in the order in which they are shown. Read by the evaluation: `split`
             (needed), `mask_seen` (default true), `list_length` (default 10), `model`, `seed` (default 0, also of the
             resampling).
+        messages: gives blocks of the rounds' LEAK_COLUMNS, in which targets are looked for.
+        notes: what a reader must know of this run; they stand above its figures.
         void_usage: what was spent on attempts that came to nothing, by purpose.
         price: what the model costs; None where it is not known.
     """
 
     users: pd.DataFrame
-    rounds: RoundsReader
+    rounds: pd.DataFrame
     protocol: Mapping[str, Any]
+    messages: Callable[[], Iterable[pd.DataFrame]] | None = None
+    notes: tuple[str, ...] = ()
     void_usage: Mapping[str, Usage] = field(default_factory=dict)
     price: Price | None = None
 
@@ -53,16 +59,18 @@ def evaluate_run(
     recommenders: Mapping[str, ManyRecommender],
     folder: Path,
     fusions: LearnedFusions | None = None,
+    recommend: Recommend = recommend_for,
 ) -> dict[str, Any]:
-    """Scores a run beside the recommenders alone and writes summary.json and report.html into `folder`.
+    """Scores a run beside the recommenders alone and writes lists.parquet and summary.json into `folder`.
 
     Args:
         run: the users, their rounds and what was run.
         dataset: the run's data set.
         recommenders: those whose tools the run had, by name: `backbone`, attributes, `popularity`; the fusion of all
             but popularity is added.
-        folder: where both files go.
+        folder: where the files go.
         fusions: those learned on validation, if any.
+        recommend: gives the recommenders' lists.
 
     Returns:
         The summary, as in summary.json.
@@ -72,8 +80,15 @@ def evaluate_run(
         StorageError: a file cannot be written.
     """
     users = run.users.sort_values("user_index", ignore_index=True)
-    protocol = {**data_facts(dataset), **run.protocol, "price": run.price.as_json() if run.price else None}
-    lists = recommend_for(
+    about = data_facts(dataset)
+    protocol = {**about, **run.protocol, "price": run.price.as_json() if run.price else None}
+    notes = [*(about.get("notes") or ()), *(run.protocol.get("notes") or ()), *run.notes]
+    if fusions and protocol["split"] == "valid":
+        fusions = None
+        notes.append(FITTED_ON_VALID_NOTE)
+    if notes:
+        protocol["notes"] = notes
+    lists = recommend(
         recommenders,
         dataset,
         users["user_index"].tolist(),
@@ -88,16 +103,34 @@ def evaluate_run(
         dataset,
         lists,
         protocol=protocol,
-        rounds=run.rounds(None),
+        rounds=run.rounds,
+        messages=run.messages() if run.messages else None,
         resampling=Resampling(seed=int(protocol.get("seed") or 0)),
     )
     if run.void_usage:
         summary["tokens"]["void"] = asdict(sum(run.void_usage.values(), Usage()))
     for tokens in summary["tokens"].values():
         tokens["usd"] = run.price.cost_usd(Usage(**tokens)) if run.price else None
-    write_json(folder / SUMMARY_FILE, summary)
-    write_report(folder / REPORT_FILE, summary, users, run.rounds, dataset=dataset)
+    with atomic_file(folder / LISTS) as temporary:
+        user_figures(users, dataset, lists, protocol=protocol).to_parquet(temporary, compression="zstd", index=False)
+    write_json(folder / SUMMARY, summary)
     return summary
+
+
+def left_out_fusions(manifest: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]:
+    """A note where a run lacks a tool that a folder's learned fusions were fitted with.
+
+    Args:
+        manifest: of the recommenders' folder.
+        kept: the run's recommenders by name.
+    """
+    fusions = manifest.get("fusions")
+    missing = [name for name in (fusions["tools"] if fusions else ()) if name not in kept]
+    if missing:
+        yield (
+            f"the learned fusions are left out: they were fitted with {', '.join(missing)}, which this run has no tool for; "
+            "a folder trained with `toolrec train --attributes` for these tools alone has fusions of them"
+        )
 
 
 def data_facts(dataset: Dataset) -> dict[str, Any]:
@@ -109,8 +142,9 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
         "items": dataset.num_items,
         "item_filter": manifest.get("filters"),
         "tie_break": manifest.get("tie_break"),
-        "ranking": "leave one out, against the whole pool",
+        "ranking": f"{dataset.split_name}, against the whole pool",
     }
+    notes = [reason.sentence for reason in dataset.too_small]
     if manifest.get("source", {}).get("layout") == DEMO_LAYOUT:
-        facts["notes"] = [DEMO_NOTE]
-    return facts
+        notes.insert(0, DEMO_NOTE)
+    return facts | ({"notes": notes} if notes else {})

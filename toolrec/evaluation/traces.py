@@ -1,29 +1,29 @@
-"""One user's trace made readable: what was thought, called and seen in each round, and the final list against the target.
+"""A trace for people to read: thought, call and observation of each round, and the final list against the target.
 
-Every text of a view is already safe to show on a terminal (control characters are gone); HTML escapes it once more.
+Texts have no control characters, so they are safe on a terminal; HTML escapes them as well.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import pandas as pd
-
-from toolrec.columns import PADDING_INDEX
+from toolrec.columns import PADDING_INDEX, PLAIN_BACKBONE
 from toolrec.data import Pool
-from toolrec.evaluation.text import printable
 from toolrec.grammar import NOT_ACCEPTED_LABEL
+from toolrec.records import Candidate, Message, Round, ToolCall, Trace, Usage
+from toolrec.util.printable import printable
 
 TITLE_LENGTH = 60
 THOUGHT_LENGTH = 600
 REASON_LENGTH = 240
 OPENING_LINES = 21
-OPENING_LINE_LENGTH = 160
+OPENING_LINE_LENGTH = 600
+WRAPPED_LENGTH = 80
+"""A line of so many characters is taken for the beginning of a wrapped paragraph."""
+
 SHOWN_ITEMS = 10
-"""Items of an observation that are shown; the rest is counted."""
+"""Items of an observation that are shown; of the others, the number."""
 EMPTY_SLOT = "(empty)"
 
 
@@ -52,63 +52,71 @@ class ShownRound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownTarget:
+    """A target with its position in the final list, 0 for a miss, and the tools that had returned it."""
+
+    name: str
+    position: int
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShownTrace:
-    """A trace as it is shown; `position` is the target's place in the final list, 0 for a miss, None where it is unknown."""
+    """A trace as it is shown; `targets` is empty where they are unknown."""
 
     user_id: str
     attempt: int
+    strategy: str
     ended_by: str
     error: str
     opening: tuple[tuple[str, str], ...]
     rounds: tuple[ShownRound, ...]
     final: tuple[ShownItem, ...]
-    target: str
-    position: int | None
-    target_marks: tuple[str, ...]
+    targets: tuple[ShownTarget, ...]
     num_candidates: int
     counts: str
     tokens: str
     seconds: float
 
 
-def show_trace(
-    user: Mapping[str, Any] | pd.Series, rounds: pd.DataFrame, *, pool: Pool | None = None, target: int | None = None
-) -> ShownTrace:
-    """Makes a user's row and rounds readable.
+def show_trace(trace: Trace, *, pool: Pool | None = None, targets: Sequence[int] = ()) -> ShownTrace:
+    """Makes a trace readable.
 
     Args:
-        user: the user's row, in the documented columns.
-        rounds: the user's rounds; those of other attempts are left out.
+        trace: as `Run.trace` gives it.
         pool: gives titles; without it items are shown by their index.
-        target: the held-out item; None where it is unknown.
+        targets: the held-out items, next one first; none where they are unknown.
     """
-    names = _Names(pool, target)
-    marks = _marks(user["candidates"])
-    final = [int(item) for item in user["final_items"]]
-    own = rounds[rounds["attempt"] == user["attempt"]].sort_values("round")
-    opening = own[own["round"] == 0]
-    position = None if target is None else (final.index(target) + 1 if target in final else 0)
+    names = _Names(pool, targets)
+    marks = _marks(trace.candidates)
+    final = trace.final_items
     return ShownTrace(
-        user_id=printable(str(user["user_id"]), limit=80),
-        attempt=int(user["attempt"]),
-        ended_by=str(user["ended_by"]),
-        error=_text(user["error"], limit=400),
-        opening=_opening(opening["messages"].iloc[0]) if len(opening) else (),
-        rounds=tuple(_round(row, names) for _, row in own[own["round"] > 0].iterrows()),
+        user_id=printable(trace.user_id, limit=80),
+        attempt=trace.attempt,
+        strategy=printable(trace.strategy, limit=80),
+        ended_by=trace.ended_by,
+        error=printable(trace.error or "", limit=400),
+        opening=tuple((printable(str(m.get("role", "")), limit=20), _shortened(_content(m))) for m in trace.opening),
+        rounds=tuple(_round(done, names) for done in trace.rounds),
         final=tuple(names.listed(final, marks)),
-        target="" if target is None else names.of(target),
-        position=position,
-        target_marks=tuple(marks.get(target, ())) if target is not None else (),
+        targets=tuple(
+            ShownTarget(
+                name=names.of(target),
+                position=final.index(target) + 1 if target in final else 0,
+                marks=tuple(marks.get(target, ())),
+            )
+            for target in targets
+        ),
         num_candidates=len(marks),
-        counts=_counts(user["counts"]),
-        tokens=_tokens(user["usage"]),
-        seconds=float(user["ended_s"] - user["started_s"]),
+        counts=_counts(trace.counts),
+        tokens=_tokens(trace.usage),
+        seconds=trace.ended_s - trace.started_s,
     )
 
 
 class _Names:
-    def __init__(self, pool: Pool | None, target: int | None) -> None:
-        self._pool, self._target = pool, target
+    def __init__(self, pool: Pool | None, targets: Sequence[int]) -> None:
+        self._pool, self._targets = pool, frozenset(targets)
 
     def of(self, item_index: int) -> str:
         if item_index == PADDING_INDEX:
@@ -123,84 +131,96 @@ class _Names:
             yield ShownItem(
                 position=position,
                 name=self.of(item),
-                is_target=item == self._target,
+                is_target=item in self._targets,
                 marks=tuple(marks.get(item, ())),
             )
 
 
-def _marks(candidates: Iterable[Mapping[str, Any]]) -> dict[int, list[str]]:
+def _marks(candidates: Iterable[Candidate]) -> dict[int, list[str]]:
     marks: dict[int, list[str]] = {}
-    for candidate in sorted(candidates, key=lambda c: int(c["round"])):
-        of_item = marks.setdefault(int(candidate["item_index"]), [])
-        mark = printable(str(candidate["mark"]), limit=80)
+    for candidate in sorted(candidates, key=lambda candidate: candidate.round):
+        of_item = marks.setdefault(candidate.item_index, [])
+        mark = printable(candidate.mark, limit=80)
         if mark not in of_item:
             of_item.append(mark)
     return marks
 
 
-def _round(row: pd.Series, names: _Names) -> ShownRound:
-    items = [int(item) for item in row["items"]]
-    error = _text(row["observation_error"], limit=REASON_LENGTH)
+def _round(done: Round, names: _Names) -> ShownRound:
+    seen = done.observation
+    items = [item.item_index for item in seen.items] if seen else []
     return ShownRound(
-        number=int(row["round"]),
-        thought=_text(row["thought"], limit=THOUGHT_LENGTH),
-        action=action_text(row["call"]),
-        error=error,
+        number=done.number,
+        thought=printable(done.thought, limit=THOUGHT_LENGTH),
+        action=action_text(done.call),
+        error=printable((seen.error if seen else None) or "", limit=REASON_LENGTH),
         items=tuple(names.listed(items[:SHOWN_ITEMS], {})),
         num_more=max(len(items) - SHOWN_ITEMS, 0),
-        reasons=_reasons(row["messages"]),
-        counts=_counts(row["counts"]),
+        reasons=_reasons(done.messages),
+        counts=_counts(done.counts),
     )
 
 
-def action_text(call: object) -> str:
-    """A stored call in words, as in `Retrieve[genre, 20]` or `Finish[10 items]`; empty where none was made."""
-    if not isinstance(call, str) or not call:
+def action_text(call: ToolCall | None) -> str:
+    """A call in words, as in `Retrieve[genre, 20]` or `Finish[10 items]`; empty where none was made."""
+    if call is None:
         return ""
-    fields = json.loads(call)
-    name = str(fields.get("name", ""))
-    if name == "finish":
-        return f"Finish[{len(fields.get('items') or ())} items]"
-    return printable(f"{name.capitalize()}[{fields.get('attribute') or 'none'}, {fields.get('k')}]", limit=120)
-
-
-def _opening(messages: str) -> tuple[tuple[str, str], ...]:
-    return tuple((printable(str(m.get("role", "")), limit=20), _shortened(_content(m))) for m in json.loads(messages))
+    if call.name == "finish":
+        return f"Finish[{len(call.items)} items]"
+    return printable(f"{call.name.capitalize()}[{call.attribute or PLAIN_BACKBONE}, {call.k}]", limit=120)
 
 
 def _shortened(text: str) -> str:
-    lines = [printable(line, limit=OPENING_LINE_LENGTH) for line in text.splitlines()]
+    lines = [_indent(line) + printable(line, limit=OPENING_LINE_LENGTH) for line in _unwrapped(text.splitlines())]
     if len(lines) <= OPENING_LINES:
         return "\n".join(lines)
     head, tail = OPENING_LINES // 3, OPENING_LINES - OPENING_LINES // 3
     return "\n".join([*lines[:head], f"… {len(lines) - OPENING_LINES} lines left out …", *lines[-tail:]])
 
 
-def _reasons(messages: object) -> tuple[str, ...]:
+def _indent(line: str) -> str:
+    """Blanks before an entry of a list, a few at most."""
+    return " " * min(len(line) - len(line.lstrip(" ")), 4) if line.strip() else ""
+
+
+def _unwrapped(lines: Sequence[str]) -> list[str]:
+    """Prompts are wrapped for editors: a terminal or a page wraps their paragraphs anew, at its own width."""
+    joined: list[str] = []
+    is_open = False
+    for line in lines:
+        said = line.lstrip()
+        if is_open and said[:1].isalpha() and ":" not in said.partition(" ")[0] and _goes_on(joined[-1], line):
+            joined[-1] += f" {said}"
+        else:
+            joined.append(line)
+        is_open = len(line) >= WRAPPED_LENGTH
+    return joined
+
+
+def _goes_on(before: str, line: str) -> bool:
+    """Whether an indented line can belong to the one before it: to an entry `- …`, whose words stand further in."""
+    margin = len(line) - len(line.lstrip())
+    return margin == 0 or (before.lstrip().startswith("- ") and len(before) - len(before.lstrip()) < margin)
+
+
+def _reasons(messages: Iterable[Message]) -> tuple[str, ...]:
     """The re-asks among a round's messages: what was not accepted, and why."""
-    if not isinstance(messages, str) or not messages:
-        return ()
-    texts = (_content(message) for message in json.loads(messages))
+    texts = map(_content, messages)
     return tuple(printable(text, limit=REASON_LENGTH) for text in texts if text.startswith(NOT_ACCEPTED_LABEL))
 
 
-def _content(message: Mapping[str, Any]) -> str:
+def _content(message: Message) -> str:
     content = message.get("content")
     return content if isinstance(content, str) else ""
 
 
-def _counts(counts: Iterable[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{printable(str(entry['kind']), limit=60)} {int(entry['count'])}" for entry in counts)
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{printable(kind, limit=60)} {count}" for kind, count in counts.items())
 
 
-def _tokens(usage: Iterable[Mapping[str, Any]]) -> str:
-    parts = []
-    for part in usage:
-        num_calls, prompt, completion = (int(part[name]) for name in ("num_calls", "prompt_tokens", "completion_tokens"))
-        purpose = printable(str(part["purpose"]), limit=40)
-        parts.append(f"{purpose} {num_calls} calls, {prompt:,} prompt and {completion:,} completion tokens")
-    return "; ".join(parts)
-
-
-def _text(value: object, *, limit: int) -> str:
-    return printable(value, limit=limit) if isinstance(value, str) else ""
+def _tokens(usage: Mapping[str, Usage]) -> str:
+    return "; ".join(
+        f"{printable(purpose, limit=40)} {used.num_calls} calls, {used.prompt_tokens:,} prompt and "
+        f"{used.completion_tokens:,} completion tokens"
+        for purpose, used in usage.items()
+    )

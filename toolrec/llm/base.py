@@ -10,7 +10,11 @@ from toolrec.records import Completion, Message
 
 @runtime_checkable
 class LLM(Protocol):
-    """Answers chat messages."""
+    """A chat LLM: what plays the user, and what the rank tool asks.
+
+    The package's own is `toolrec.llm.OpenAIChat`, for any endpoint that speaks OpenAI's chat completions.
+    `toolrec.llm.scripted.ScriptedLLM` gives prepared replies, for tests. One object serves many users at once.
+    """
 
     async def complete(
         self,
@@ -18,17 +22,19 @@ class LLM(Protocol):
         *,
         tools: Sequence[dict[str, Any]] | None = None,
         stop: Sequence[str] | None = None,
+        response_format: dict[str, Any] | None = None,
     ) -> Completion:
         """One reply.
 
         Args:
-            messages: the conversation, in OpenAI's chat form.
-            tools: tool schemas in OpenAI's form; None for a plain reply.
+            messages: the conversation in OpenAI's chat format.
+            tools: tool schemas in OpenAI's format; None for a plain reply.
             stop: texts at which the reply ends.
+            response_format: the JSON schema of the reply in OpenAI's format (`--protocol json` alone gives one).
 
         Raises:
             LLMUnavailableError: every attempt failed.
-            LLMRefusedError: the endpoint's answer is final.
-            ContextTooLongError: the messages do not fit.
+            LLMRefusedError: the endpoint's answer is final: wrong key, unknown model.
+            ContextTooLongError: the messages do not fit the model; the surrogate shortens them once and asks again.
         """
         ...

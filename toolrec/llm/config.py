@@ -3,81 +3,175 @@
 from __future__ import annotations
 
 import ipaddress
-import math
+import json
 import os
 import re
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import field_validator
 
 from toolrec.errors import ConfigError
+from toolrec.util.settings import Settings, setting
 
 OPENAI_URL = "https://api.openai.com/v1"
 PLACEHOLDER_KEY = "no-key"
 """Sent where no key is known: many local endpoints ask for some key and accept any."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LLMConfig:
-    """Settings of one LLM client.
+class EndpointSettings(Settings):
+    """How an LLM endpoint is called."""
 
-    Args:
-        base_url: the endpoint's address up to and including `/v1`.
-        model: the model's name as the endpoint knows it.
-        api_key_env: the environment variable that holds the key; empty for never sending one.
-        temperature: sampling temperature; None leaves it to the endpoint.
-        seed: sampling seed, where the endpoint has one; None sends none.
-        max_output_tokens: the longest reply in tokens; None leaves it to the endpoint.
-        parallel_tool_calls: whether one reply may hold several tool calls; None leaves it to the endpoint.
-        concurrency: connections at most, and requests in flight of a client that is no member of a run.
-        timeout_s: the longest one request may take, in seconds.
-        total_timeout_s: the longest one call may take with all its attempts and waits, in seconds.
-        max_attempts: failed requests per call at most.
-        max_malformed: of them, answers with status 200 that hold no reply (they may cost tokens); None for as many.
-        user_max_failed_requests: failed requests of one user over all its calls.
-        min_wait_s: the first wait's upper bound in seconds; it doubles with each failure.
-        max_wait_s: no wait's upper bound goes beyond this, in seconds, unless the endpoint asks for more.
-    """
+    base_url: str | None = setting(
+        None,
+        "Base URL of an OpenAI-compatible endpoint, including `/v1`; default: the embedded rules.",
+        flag="--llm-url",
+        env="TOOLREC_LLM_URL",
+        changes_results=True,
+        is_shown=False,
+    )
+    model: str | None = setting(
+        None, "Model name at that endpoint.", flag="--llm-model", env="TOOLREC_LLM_MODEL", changes_results=True
+    )
+    api_key_env: str = setting(
+        "OPENAI_API_KEY",
+        "Environment variable that holds the key; an empty value sends no key.",
+        flag="--llm-key-env",
+        is_shown=False,
+    )
+    temperature: float | None = setting(
+        None, "Sampling temperature; default: the endpoint's.", flag="--temperature", changes_results=True, ge=0, le=2
+    )
+    seed: int | None = setting(None, "Seed sent with every LLM call.", flag="--llm-seed", changes_results=True)
+    max_output_tokens: int | None = setting(
+        2048,
+        "Longest reply, in tokens; null leaves it to the endpoint.",
+        flag="--llm-max-output-tokens",
+        changes_results=True,
+        ge=1,
+    )
+    extra: str | None = setting(
+        None,
+        'JSON object of further fields for every request body, as `{"reasoning_effort": "low"}`.',
+        flag="--llm-extra",
+        changes_results=True,
+    )
+    headers_env: str | None = setting(
+        None,
+        "Environment variable that holds further headers, one `Name: value` a line, as `api-key: …`; they are stored nowhere.",
+        flag="--llm-headers-env",
+        is_shown=False,
+    )
+    parallel_tool_calls: bool | None = setting(
+        None, "Whether one reply may hold several tool calls; null leaves it to the endpoint."
+    )
+    timeout_s: float = setting(120.0, "Timeout of one HTTP request, in seconds.", flag="--llm-timeout-s", gt=0)
+    total_timeout_s: float = setting(600.0, "Timeout of one LLM call with all its attempts and waits, in seconds.", gt=0)
+    max_attempts: int = setting(6, "HTTP requests that one LLM call may take.", flag="--llm-max-attempts", ge=1)
+    max_malformed: int | None = setting(
+        None,
+        "Of these, answers with status 200 but without a usable reply (they may cost tokens); null for no separate limit.",
+        flag="--llm-max-malformed",
+        ge=1,
+    )
+    min_wait_s: float = setting(1.0, "Upper bound of the first wait, in seconds; it doubles with each failure.", ge=0)
+    max_wait_s: float = setting(60.0, "Upper bound of every wait, in seconds, unless the endpoint asks for more.", ge=0)
 
-    base_url: str = OPENAI_URL
-    model: str = ""
-    api_key_env: str = "OPENAI_API_KEY"
-    temperature: float | None = None
-    seed: int | None = None
-    max_output_tokens: int | None = 2048
-    parallel_tool_calls: bool | None = None
-    concurrency: int = 64
-    timeout_s: float = 120.0
-    total_timeout_s: float = 600.0
-    max_attempts: int = 6
-    max_malformed: int | None = None
-    user_max_failed_requests: int = 60
-    min_wait_s: float = 1.0
-    max_wait_s: float = 60.0
+    @field_validator("base_url")
+    @classmethod
+    def _usable_url(cls, url: str | None) -> str | None:
+        return None if url is None else checked_url(url)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "base_url", _checked_url(self.base_url))
-        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+    @field_validator("extra")
+    @classmethod
+    def _extra_fields(cls, text: str | None) -> str | None:
+        return text if text is None else json.dumps(_extra_fields(text), sort_keys=True)
+
+    @field_validator("api_key_env", "headers_env")
+    @classmethod
+    def _name_of_a_variable(cls, name: str | None) -> str | None:
+        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             # Not echoed: whoever gives a wrong name here may well have given the key.
             raise ConfigError("this is not the name of an environment variable", hint="name the variable that holds the key")
-        if not self.model.strip():
+        return name
+
+    def refuse_half_an_endpoint(self) -> None:
+        """An address without a model, or a model without an address, is no endpoint.
+
+        Raises:
+            ConfigError: one of them is missing.
+        """
+        if (self.base_url is None) != (self.model is None):
+            raise ConfigError("--llm-url and --llm-model go together", value=self.base_url or self.model)
+
+
+class LLMSettings(EndpointSettings):
+    """How the LLM endpoint of a run is called."""
+
+    user_max_failed_requests: int = setting(
+        60, "Failed HTTP requests that one user may have, in each attempt.", flag="--llm-max-failed-user", ge=1
+    )
+    check: bool = setting(True, "Test the endpoint with two turns of a made-up user before the run.", flag="--llm-check")
+
+
+class LLMConfig(LLMSettings):
+    """Settings of one LLM client: the endpoint and the model are known."""
+
+    base_url: str = setting(OPENAI_URL, "The endpoint's address.", is_shown=False)
+    model: str = setting("", "The model's name as the endpoint knows it.")
+    concurrency: int = setting(64, "Connections at most, and requests in flight of a client outside a run.", ge=1)
+
+    @field_validator("model")
+    @classmethod
+    def _named_model(cls, model: str) -> str:
+        if not model.strip():
             raise ConfigError("no LLM model given", hint="name it with --llm-model")
-        if self.temperature is not None and not 0 <= self.temperature <= 2:
-            raise ConfigError("temperature is out of range", value=self.temperature, allowed="0 to 2")
-        for name in ("concurrency", "max_attempts", "user_max_failed_requests"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
-        for name in ("max_output_tokens", "max_malformed"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
-        for name in ("timeout_s", "total_timeout_s"):
-            _check_seconds(name, getattr(self, name), zero=False)
-        for name in ("min_wait_s", "max_wait_s"):
-            _check_seconds(name, getattr(self, name), zero=True)
+        return model
 
     @property
     def malformed_cap(self) -> int:
         """Answers without a reply that a call may take."""
         return self.max_attempts if self.max_malformed is None else self.max_malformed
+
+    @property
+    def extra_fields(self) -> dict[str, Any]:
+        """What `extra` adds to every request."""
+        return {} if self.extra is None else dict(json.loads(self.extra))
+
+    @property
+    def address(self) -> str:
+        """The base URL without its query."""
+        return self.base_url.partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The base URL's query, which goes with every request: `api-version` for Azure."""
+        return dict(parse_qsl(urlsplit(self.base_url).query))
+
+    def read_headers(self) -> dict[str, str]:
+        """Further headers from the environment.
+
+        Raises:
+            ConfigError: the variable is not set, or holds no headers.
+        """
+        if not self.headers_env:
+            return {}
+        text = os.environ.get(self.headers_env, "").strip()
+        if not text:
+            raise ConfigError(
+                f"the environment variable {self.headers_env} is not set",
+                hint="--llm-headers-env names the variable that holds the headers, one `Name: value` a line",
+            )
+        headers = {}
+        for line in text.splitlines():
+            name, colon, value = line.partition(":")
+            if not colon or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name.strip()) or not _is_header_value(value.strip()):
+                # Not echoed: it is a secret, or part of one.
+                raise ConfigError(
+                    f"the headers in {self.headers_env} cannot be read", hint="give one `Name: value` a line, in ASCII"
+                )
+            headers[name.strip()] = value.strip()
+        return headers
 
     @property
     def is_local(self) -> bool:
@@ -114,7 +208,46 @@ class LLMConfig:
         return key
 
 
-def _checked_url(text: str) -> str:
+def _extra_fields(text: str) -> dict[str, Any]:
+    """The object that `--llm-extra` holds.
+
+    Raises:
+        ConfigError: it is none, or sets what has a setting of its own.
+    """
+    try:
+        fields = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise ConfigError(
+            "--llm-extra is no JSON object", value=text, hint='give it like --llm-extra \'{"reasoning_effort": "low"}\''
+        )
+    taken = sorted(_OWN_FIELDS & fields.keys())
+    if taken:
+        hint = "it is set by a flag of its own, or by the run itself"
+        raise ConfigError(f"--llm-extra may not set {', '.join(taken)}", value=text, hint=hint)
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_header_value(value: str) -> bool:
+    return bool(value) and value.isascii() and value.isprintable()
+
+
+_SECRET_NAME = re.compile(r"key|token|secret|sig|password|auth", re.IGNORECASE)
+_OWN_FIELDS = frozenset(
+    (
+        *("model", "messages", "tools", "tool_choice", "stop", "temperature", "seed", "max_tokens", "max_completion_tokens"),
+        *("parallel_tool_calls", "response_format", "stream", "n", "functions", "function_call"),
+    )
+)
+"""Fields of a request that `--llm-extra` may not set."""
+
+
+def checked_url(text: str) -> str:
     """The address without a slash at its end.
 
     Raises:
@@ -128,13 +261,16 @@ def _checked_url(text: str) -> str:
         raise ConfigError("the LLM address cannot be read", hint=hint) from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError("the LLM address holds a user name or password", hint="give the key through the environment")
-    if parts.query or parts.fragment:
-        raise ConfigError("the LLM address holds a query", value=text.split("?")[0], hint=hint)
+    if parts.fragment:
+        raise ConfigError("the LLM address holds a fragment", value=text.split("#")[0], hint=hint)
+    if any(_SECRET_NAME.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        hint = "give it through the environment: --llm-key-env or --llm-headers-env"
+        raise ConfigError("the LLM address holds a key in its query", value=text.split("?")[0], hint=hint)
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ConfigError("the LLM address cannot be used", value=text, allowed="http://… or https://…", hint=hint)
     if any(ch.isspace() for ch in parts.geturl()):
         raise ConfigError("the LLM address holds white space", value=text, hint=hint)
-    return parts.geturl().rstrip("/")
+    return parts._replace(path=parts.path.rstrip("/")).geturl()
 
 
 def _is_loopback(host: str) -> bool:
@@ -144,8 +280,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _check_seconds(name: str, value: float, *, zero: bool) -> None:
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ConfigError(f"{name} must be a {'' if zero else 'positive '}number of seconds", value=value)

@@ -15,12 +15,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from toolrec.llm.config import LLMConfig
-from toolrec.llm.gate import KEEP_ALIVE_S
+from toolrec.llm.flow.gate import KEEP_ALIVE_S
 from toolrec.llm.replies import UnusableReplyError
 
 CONNECT_TIMEOUT_S = 30.0
 
 MAX_REPLY_BYTES = 8_000_000
+MAX_REDIRECTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,16 @@ class Connections(httpx2.AsyncClient):
             aiohttp.ClientError, OSError: there is none.
         """
         session = self._session or self._open()
-        async with session.request(method, prepared.url, headers=prepared.headers, data=content or None) as response:
-            read = await read_bounded(response.content.iter_any())
+        url, headers = prepared.url, prepared.headers
+        for _ in range(MAX_REDIRECTS + 1):
+            async with session.request(method, url, headers=headers, data=content or None, allow_redirects=False) as response:
+                read = await read_bounded(response.content.iter_any())
+            moved = _moved(method, response)
+            if moved is None:
+                break
+            if moved.origin() != url.origin():
+                headers = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in _NO_SECRETS)
+            url = moved
         return Answer(response.status, response.headers, read)
 
     async def aclose(self) -> None:
@@ -144,6 +153,23 @@ class Connections(httpx2.AsyncClient):
             ),
         )
         return self._session
+
+
+def _moved(method: str, response: aiohttp.ClientResponse) -> URL | None:
+    """Where a redirect leads that keeps the request as it is; None for every other answer."""
+    location = response.headers.get("location")
+    is_kept = response.status in (307, 308) or (method == "GET" and response.status in (301, 302))
+    if not location or not is_kept:
+        return None
+    try:
+        moved = response.url.join(URL(location))
+    except ValueError:
+        return None
+    return moved if moved.scheme in ("http", "https") and moved.host else None
+
+
+_NO_SECRETS = frozenset(("accept", "content-type", "user-agent"))
+"""Headers that follow a redirect to another origin; any other may hold a key."""
 
 
 async def read_bounded(parts: AsyncIterator[bytes]) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from toolrec.errors import ConfigError
-from toolrec.files import sha256_json
 from toolrec.records import Usage
+from toolrec.util.files import sha256_json
 
 TOKENS_PER_PRICE = 1_000_000
 """Providers name prices for a million tokens, and so do price files."""

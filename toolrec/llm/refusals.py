@@ -32,6 +32,13 @@ _REFUSAL = re.compile(
     r"|does not (?:accept|take)|only the default|use '?max_|not compatible|incompatible|deprecated",
     re.IGNORECASE,
 )
+_QUOTA_CODES = frozenset(("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "quota_exceeded"))
+_QUOTA = re.compile(
+    r"exceeded your current quota|insufficient (?:balance|credits?|funds)|credit balance is too low", re.IGNORECASE
+)
+_KEY = re.compile(
+    r"not authenticated|unauthori[sz]ed|(?:invalid|incorrect|missing|no) (?:api[ _-]?key|auth\w{0,20} credentials)", re.IGNORECASE
+)
 _SECRETS = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{6,}|\bsk-[\w-]{8,}")
 _NAMED = {
     name: re.compile(
@@ -81,6 +88,16 @@ class ErrorBody:
         """Whether a filter refused the messages."""
         return self.code == "content_filter" or "content management policy" in self.message
 
+    @property
+    def is_quota(self) -> bool:
+        """Whether the account has nothing left, which waiting does not change."""
+        return self.code in _QUOTA_CODES or bool(_QUOTA.search(self.message))
+
+    @property
+    def is_about_the_key(self) -> bool:
+        """Whether it says that no key, or a wrong one, came along."""
+        return bool(_KEY.search(self.message))
+
     def refused_parameter(self, sent: Iterable[str]) -> str | None:
         """The adaptable one of the `sent` parameters that the answer refuses; the one it names first."""
         names = [name for name in ADAPTABLE if name in sent]
@@ -105,7 +122,8 @@ def without_secrets(completion: Completion, secrets: Sequence[str]) -> Completio
     """The reply without the known keys, for an endpoint that says back what it was sent; the same object where it has none."""
     held = [secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS]
     calls = (f"{call.id}\n{call.name}\n{call.arguments}" for call in completion.tool_calls)
-    texts = (completion.text, completion.reasoning, completion.finish_reason, *calls)
+    extra = json.dumps([completion.extra, *(call.extra for call in completion.tool_calls)]) if has_extra(completion) else ""
+    texts = (completion.text, completion.reasoning, completion.finish_reason, extra, *calls)
     if not any(secret in text for secret in held for text in texts):
         return completion
 
@@ -119,11 +137,22 @@ def without_secrets(completion: Completion, secrets: Sequence[str]) -> Completio
         text=masked(completion.text),
         reasoning=masked(completion.reasoning),
         finish_reason=masked(completion.finish_reason),
+        extra=json.loads(masked(json.dumps(completion.extra))),
         tool_calls=tuple(
-            LLMToolCall(id=masked(call.id), name=masked(call.name), arguments=masked(call.arguments))
+            LLMToolCall(
+                id=masked(call.id),
+                name=masked(call.name),
+                arguments=masked(call.arguments),
+                extra=json.loads(masked(json.dumps(call.extra))),
+            )
             for call in completion.tool_calls
         ),
     )
+
+
+def has_extra(completion: Completion) -> bool:
+    """Whether the reply has fields that we do not know."""
+    return bool(completion.extra) or any(call.extra for call in completion.tool_calls)
 
 
 def _text_of(value: Any) -> str:

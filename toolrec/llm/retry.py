@@ -16,7 +16,7 @@ from tenacity.wait import wait_base
 
 from toolrec.llm.config import LLMConfig
 
-RETRYABLE_STATUS = frozenset({408, 409, 429})
+RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 """Beside every 5xx. Any other 4xx is an answer to this very request and would be the same again."""
 
 REFUSING_STATUS = frozenset({429, 503, 529})

@@ -21,6 +21,7 @@ class ScriptedCall:
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] | None
     stop: tuple[str, ...] | None
+    response_format: dict[str, Any] | None = None
 
 
 class ScriptedLLM:
@@ -43,6 +44,7 @@ class ScriptedLLM:
         *,
         tools: Sequence[dict[str, Any]] | None = None,
         stop: Sequence[str] | None = None,
+        response_format: dict[str, Any] | None = None,
     ) -> Completion:
         """The next reply; its usage counts one call, and words for tokens where the script gives none."""
         reply = self._next(messages)
@@ -51,6 +53,7 @@ class ScriptedLLM:
                 messages=tuple(copy.deepcopy(list(messages))),
                 tools=None if tools is None else tuple(tools),
                 stop=None if stop is None else tuple(stop),
+                response_format=response_format,
             )
         )
         if isinstance(reply, LLMError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolrec.recommenders.base import Recommender, pad_histories, top_k
 from toolrec.recommenders.config import FitConfig, RecommendersConfig, TransformerConfig
-from toolrec.recommenders.fusion import Fusion
+from toolrec.recommenders.fusion.rrf import Fusion
 from toolrec.recommenders.popularity import Popularity
 from toolrec.recommenders.recipes import (
     RECIPES,
@@ -26,9 +26,9 @@ from toolrec.recommenders.recipes import (
 from toolrec.recommenders.scoring import ScoringRecommender
 
 if TYPE_CHECKING:
-    from toolrec.recommenders.build import TrainingReport, train_recommenders
     from toolrec.recommenders.checkpoint import load_recommenders, recommenders_manifest
-    from toolrec.recommenders.fusion_checkpoint import load_fusions, refit_fusions
+    from toolrec.recommenders.fusion.checkpoint import load_fusions, refit_fusions
+    from toolrec.recommenders.training.build import TrainingReport, train_recommenders
 
 __all__ = [
     "RECIPES",
@@ -58,12 +58,12 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
-    "TrainingReport": "build",
-    "train_recommenders": "build",
-    "load_fusions": "fusion_checkpoint",
+    "TrainingReport": "training.build",
+    "train_recommenders": "training.build",
+    "load_fusions": "fusion.checkpoint",
     "load_recommenders": "checkpoint",
     "recommenders_manifest": "checkpoint",
-    "refit_fusions": "fusion_checkpoint",
+    "refit_fusions": "fusion.checkpoint",
 }
 
 

@@ -18,7 +18,11 @@ SCORE_DECIMALS = 4
 
 @runtime_checkable
 class Recommender(Protocol):
-    """Scores the whole pool for a history of item indexes, oldest first."""
+    """Scores every item of the pool for a history.
+
+    Attributes:
+        name: how tables call it.
+    """
 
     name: str
 
@@ -35,7 +39,13 @@ class Recommender(Protocol):
         ...
 
     def recommend(self, history: Sequence[int], *, k: int, mask_seen: bool = True) -> list[RankedItem]:
-        """The k best items for one history, best first; fewer where the pool has no more."""
+        """The k best items for one history, best first; fewer where the pool has no more.
+
+        Args:
+            history: item indexes, oldest first.
+            k: length of the list.
+            mask_seen: leaves the history's items out.
+        """
         ...
 
 
@@ -70,21 +80,3 @@ def top_k(score_BI: np.ndarray, *, k: int, seen: Sequence[Sequence[int] | np.nda
         best = best[np.lexsort((best, -rounded_I[best]))][:k]
         lists.append([RankedItem(item_index=int(i), score=float(rounded_I[i])) for i in best])
     return lists
-
-
-FUSION_CONSTANT = 60
-"""The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
-
-
-def reciprocal_rank_fusion(lists: Sequence[Sequence[int]], *, constant: int = FUSION_CONSTANT) -> list[RankedItem]:
-    """Fuses lists of item indexes, each best first: an item scores the sum of `1 / (constant + position)` over the lists.
-
-    Ties are broken by item index. Source: Cormack, Clarke and Büttcher, SIGIR 2009, with their constant of 60.
-    """
-    scores: dict[int, float] = {}
-    for items in lists:
-        for position, item_index in enumerate(items, start=1):
-            scores[item_index] = scores.get(item_index, 0.0) + 1.0 / (constant + position)
-    # Sums taken in another order differ in their last bits: rounding keeps equal scores equal.
-    order = sorted(scores, key=lambda item_index: (-round(scores[item_index], 12), item_index))
-    return [RankedItem(item_index=item_index, score=scores[item_index]) for item_index in order]

@@ -10,9 +10,7 @@ training_log.csv                              member, epoch, loss, ndcg@10 (vali
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +22,36 @@ from torch import nn
 
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError
-from toolrec.files import read_json, sha256_file, sha256_json, write_json
-from toolrec.recommenders.attribute import AttributeEncoderModel, AttributeRecommender
-from toolrec.recommenders.backbone import Backbone, BackboneModel
+from toolrec.recommenders.config import BACKBONE as BACKBONE
 from toolrec.recommenders.config import TransformerConfig, config_from_json
+from toolrec.recommenders.models.attribute import AttributeEncoderModel, AttributeRecommender
+from toolrec.recommenders.models.backbone import Backbone, BackboneModel
+from toolrec.recommenders.models.values import values_of_tensors
 from toolrec.recommenders.popularity import Popularity
 from toolrec.recommenders.scoring import ScoringRecommender
-from toolrec.recommenders.trainees import BACKBONES, new_backbone
-from toolrec.recommenders.values import values_of_tensors
+from toolrec.recommenders.training.trainees import BACKBONES, new_backbone
+from toolrec.util.files import read_json, sha256_file, sha256_json, write_json
+from toolrec.util.slug import slug
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TRAINING_LOG = "training_log.csv"
-BACKBONE = "backbone"
 POPULARITY = "popularity"
 RESERVED_NAMES = frozenset({BACKBONE, POPULARITY, "fusion", "none"})
 """Names that no attribute's recommender can have."""
 
 
 def member_folder(name: str, number: int = 0) -> str:
-    """Where a member lies in the folder; an attribute's name becomes a slug that any file system takes."""
+    """A member's path in the folder."""
     if name in (BACKBONE, POPULARITY):
         return name
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
-    return f"attributes/{number:02d}-{slug or 'attribute'}"
+    return f"attributes/{number:02d}-{slug(name, default='attribute')}"
 
 
 def save_backbone(folder: Path, model: BackboneModel) -> None:
     """Writes the backbone's weights and configuration."""
     shape = {"num_items": model.num_items, "model_history_length": model.model_history_length}
-    _save(folder, model, {"kind": model.kind, "transformer": asdict(model.config), **shape})
+    _save(folder, model, {"kind": model.kind, "transformer": model.config.as_json(), **shape})
 
 
 def save_encoder(
@@ -64,7 +62,7 @@ def save_encoder(
         "backbone_width": backbone_width,
         "max_length": len(model.transformer.position),
     }
-    fields = {"kind": "attribute_encoder", "attribute": attribute, "transformer": asdict(config), **shape}
+    fields = {"kind": "attribute_encoder", "attribute": attribute, "transformer": config.as_json(), **shape}
     _save(folder, model, fields)
 
 
@@ -90,8 +88,8 @@ def write_manifest(folder: Path, *, dataset: Dataset, members: Sequence[Mapping[
     """
     complete = []
     for member in members:
-        place = folder / str(member["folder"])
-        files = {child.name: sha256_file(child) for child in sorted(place.iterdir())}
+        path = folder / str(member["folder"])
+        files = {child.name: sha256_file(child) for child in sorted(path.iterdir())}
         complete.append({**member, "files": files})
     bound_to = {"name": dataset.name, "checksum": dataset.checksum, "num_items": dataset.num_items}
     checksum = sha256_json([bound_to["checksum"], [[m["name"], m["files"]] for m in complete]])
@@ -136,7 +134,7 @@ def recommenders_manifest(folder: Path) -> dict[str, Any]:
     outside = [m["folder"] for m in manifest["members"] if not _is_inside(str(m["folder"]))]
     outside += [name for m in manifest["members"] for name in m["files"] if Path(name).name != name]
     if outside:
-        raise CheckpointError("the recommenders' manifest names a place outside its folder", value=outside[0])
+        raise CheckpointError("the recommenders' manifest names a path outside its folder", value=outside[0])
     return manifest
 
 
@@ -168,9 +166,9 @@ def training_log(folder: Path, member: str) -> list[dict[str, Any]]:
     Raises:
         CheckpointError: there is no log, or it is damaged.
     """
-    place = Path(folder) / TRAINING_LOG
+    path = Path(folder) / TRAINING_LOG
     try:
-        with place.open(newline="", encoding="utf-8") as handle:
+        with path.open(newline="", encoding="utf-8") as handle:
             return [
                 {
                     "member": member,
@@ -183,11 +181,11 @@ def training_log(folder: Path, member: str) -> list[dict[str, Any]]:
                 if row["member"] == member
             ]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the training log cannot be read ({error})", value=str(place)) from None
+        raise CheckpointError(f"the training log cannot be read ({error})", value=str(path)) from None
 
 
-def _is_inside(place: str) -> bool:
-    path = Path(place)
+def _is_inside(member_path: str) -> bool:
+    path = Path(member_path)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
@@ -297,32 +295,32 @@ def _config(folder: Path, member: Mapping[str, Any]) -> tuple[dict[str, Any], Tr
 
 def _tensors(folder: Path, member: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     _check_files(folder, member)
-    place = folder / member["folder"] / "weights.safetensors"
+    path = folder / member["folder"] / "weights.safetensors"
     try:
-        tensors: dict[str, torch.Tensor] = load_file(place)
+        tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"the weights cannot be read ({error})", value=str(place)) from None
+        raise CheckpointError(f"the weights cannot be read ({error})", value=str(path)) from None
     return tensors
 
 
 def _check_files(folder: Path, member: Mapping[str, Any]) -> None:
     for name, checksum in member["files"].items():
-        place = folder / member["folder"] / name
-        if not place.is_file():
-            raise CheckpointError("a file of the recommenders is missing", value=str(place), hint="train again")
-        if sha256_file(place) != checksum:
-            raise CheckpointError("a file of the recommenders is damaged or was changed", value=str(place), hint="train again")
+        path = folder / member["folder"] / name
+        if not path.is_file():
+            raise CheckpointError("a file of the recommenders is missing", value=str(path), hint="train again")
+        if sha256_file(path) != checksum:
+            raise CheckpointError("a file of the recommenders is damaged or was changed", value=str(path), hint="train again")
 
 
 class _damaged:
-    """Turns what a damaged member raises while it is built into a CheckpointError that names the place."""
+    """Turns what a damaged member raises while it is built into a CheckpointError that names the folder."""
 
     def __init__(self, folder: Path, member: Mapping[str, Any]) -> None:
-        self.place = folder / str(member["folder"])
+        self.path = folder / str(member["folder"])
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, (KeyError, TypeError, ValueError, RuntimeError, ConfigError)):
-            raise CheckpointError(f"a stored recommender does not fit together ({error})", value=str(self.place)) from None
+            raise CheckpointError(f"a stored recommender does not fit together ({error})", value=str(self.path)) from None

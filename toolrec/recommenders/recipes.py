@@ -11,7 +11,6 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from toolrec.errors import ConfigError
 from toolrec.recommenders.config import FitConfig, RecommendersConfig, TransformerConfig
@@ -24,7 +23,7 @@ def sasrec_demo() -> RecommendersConfig:
         backbone=TransformerConfig(width=64, num_layers=2, num_heads=2, dropout=0.2),
         backbone_fit=fit,
         encoder=TransformerConfig(width=32, num_layers=1, num_heads=2, dropout=0.2),
-        encoder_fit=replace(fit, learning_rate=1e-3, max_epochs=8, patience=2),
+        encoder_fit=fit.replaced(learning_rate=1e-3, max_epochs=8, patience=2),
     )
 
 
@@ -36,7 +35,7 @@ def sasrec_small() -> RecommendersConfig:
         backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.4, attention_dropout=0.4),
         backbone_fit=fit,
         encoder=TransformerConfig(width=32, num_layers=1, num_heads=2, dropout=0.3),
-        encoder_fit=replace(fit, max_epochs=12, patience=3),
+        encoder_fit=fit.replaced(max_epochs=12, patience=3),
     )
 
 
@@ -47,7 +46,7 @@ def sasrec_strong() -> RecommendersConfig:
         model_history_length=200,
         backbone=TransformerConfig(width=128, num_layers=2, num_heads=2, dropout=0.2),
         backbone_fit=fit,
-        encoder_fit=replace(fit, max_epochs=5, decay_patience=0, patience=2),
+        encoder_fit=fit.replaced(max_epochs=5, decay_patience=0, patience=2),
     )
 
 
@@ -87,7 +86,7 @@ def _authors(kind: str, backbone: TransformerConfig, loss: str) -> RecommendersC
         backbone_kind=kind,  # type: ignore[arg-type]
         backbone=backbone,
         backbone_fit=fit,
-        encoder=replace(backbone, width=100),
+        encoder=backbone.replaced(width=100),
         encoder_fit=fit,
         mask_share=0.2,
     )

@@ -1,0 +1,1 @@
+"""Thousands of surrogate users at a time, on Ray actors."""

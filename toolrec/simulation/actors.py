@@ -15,26 +15,28 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from toolrec import garbage
-from toolrec.coalesce import Coalescer
 from toolrec.data import Pool, load_dataset
 from toolrec.llm import LLM, LLMConfig, OpenAIChat
-from toolrec.llm.caller import CALLER, Caller
-from toolrec.llm.gate import Gate, keep_in_step
-from toolrec.llm.place import PLACE, Place, move_on
-from toolrec.llm.stores import ReplyStores
-from toolrec.parts import load_part
+from toolrec.llm.flow.gate import Gate, keep_in_step
+from toolrec.llm.stores.config import ReplyStores
 from toolrec.records import Completion, Message, Round, UserTask
-from toolrec.simulation.governor_actor import exchange_with
-from toolrec.simulation.memory_actor import HeldRound, SharedMemory, held_round
-from toolrec.simulation.metrics import TimedRetriever, llm_seconds
-from toolrec.simulation.round_codec import decode_round
-from toolrec.simulation.rows import Row, trace_rows
+from toolrec.runs.round_codec import decode_round
+from toolrec.runs.rows import Row
+from toolrec.simulation.config import DEFAULT_RANK_TOOL
+from toolrec.simulation.flow.governor_actor import exchange_with
+from toolrec.simulation.memory.actor import HeldRound, SharedMemory, held_round
+from toolrec.simulation.monitor.prometheus import TimedRetriever, llm_seconds
+from toolrec.simulation.user import simulate_user
+from toolrec.stress.config import StressSettings
+from toolrec.stress.replies import with_faults
 from toolrec.surrogate import Strategy, SurrogateConfig
-from toolrec.tools.base import Retriever, Tool
+from toolrec.surrogate.strategies import load_strategy
+from toolrec.tools.base import Retriever
+from toolrec.tools.build import build_tools
 from toolrec.tools.remote import ServedTools, ServeRetriever
-from toolrec.tools.retrieval import RetrievalTool
-from toolrec.turns import Turns, away
+from toolrec.util import heap
+from toolrec.util.coalesce import Coalescer, at_once
+from toolrec.util.work_slots import WorkSlots, away
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,6 @@ LAST_REPORT_S = 6.0
 
 USERS_AT_WORK = 64
 """Users that one actor works on at once; the others wait for the LLM, or for their turn."""
-
-DEFAULT_STRATEGY = "toolrec.surrogate:Surrogate"
-DEFAULT_RANK_TOOL = "toolrec.tools.rank:RankTool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +63,20 @@ class LocalTools:
 class SimulationSpec:
     """All that a simulation actor needs beside the pool.
 
-    `strategy` and `rank_tool` name parts that stand in for the package's own (see `toolrec.parts`); `run` is the run
-    folder's name, for Prometheus.
+    `rank_tool` names the part that ranks (see `toolrec.util.plugins`); `run` is the run folder's name, for Prometheus.
     """
 
     surrogate: SurrogateConfig
     llm: LLMConfig
     tools: ServedTools | LocalTools
-    strategy: str = DEFAULT_STRATEGY
     rank_tool: str = DEFAULT_RANK_TOOL
     run: str = ""
     stores: ReplyStores = field(default_factory=ReplyStores)
+    stress: StressSettings = field(default_factory=StressSettings)
 
 
 class Simulation:
-    """Runs many users at once in one process; knows nothing of targets.
+    """Simulates many users at once in one process; it does not know their targets.
 
     Args:
         spec: settings.
@@ -95,43 +93,45 @@ class Simulation:
         self._in_step: asyncio.Task[None] | None = None
         self._users: set[asyncio.Task[Any]] = set()
         self._gate = Gate(limit=None, on_completion=[llm_seconds(spec.run), gathering.took])
-        self._turns = Turns(USERS_AT_WORK)
-        self._llm = AwayLLM(spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate)))
-        tools: dict[str, Tool] = {
-            "retrieve": RetrievalTool(
-                retriever=TimedRetriever(_retriever(spec, gathering), spec.run), pool=pool, config=spec.surrogate
-            ),
-            "rank": load_part("tool", spec.rank_tool)(llm=self._llm, pool=pool, config=spec.surrogate),
-        }
-        strategy = load_part("strategy", spec.strategy)
+        self._work_slots = WorkSlots(USERS_AT_WORK)
+        llm = spec.stores.wrap(spec.llm, None if spec.stores.replay else OpenAIChat(spec.llm, self._gate))
+        self._llm = AwayLLM(with_faults(llm, pool, spec.stress, is_checked=spec.surrogate.memory_check))
+        lists = retriever_for(spec.tools, mask_seen=spec.surrogate.mask_seen, gather_s=gathering)
+        timed = TimedRetriever(lists, spec.run)
+        tools = build_tools(timed, rank_tool=spec.rank_tool, llm=self._llm, pool=pool, config=spec.surrogate)
+        strategy = load_strategy(spec.surrogate.strategy)
         self._strategy: Strategy = strategy(config=spec.surrogate, pool=pool, llm=self._llm, tools=tools)
-        garbage.settle()
+        heap.settle()
 
     async def ready(self) -> bool:
-        """Answers once the actor is up, and takes its part in the run's flow from then on."""
+        """Returns once the actor has started; from then on its client follows the run's flow control."""
         if self._in_step is None:
             self._in_step = asyncio.create_task(keep_in_step(self._gate, self._exchange))
             self._in_step.add_done_callback(end_out_of_step)
         return True
 
     async def run_user(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
-        """Simulates one user, after the rounds that an earlier attempt completed; gives the rows of its trace."""
+        """Simulates one user, after the rounds that an earlier attempt completed; returns the rows of its trace."""
         user = asyncio.current_task()
         assert user is not None
         self._users.add(user)
         user.add_done_callback(self._users.discard)
-        async with self._turns.taken():
+        async with self._work_slots.taken():
             return await self._run(task, previous_rounds)
 
     async def _run(self, task: UserTask, previous_rounds: list[bytes]) -> tuple[Row, list[Row]]:
         rounds = [decode_round(line) for line in previous_rounds]
-        CALLER.set(Caller(max_failed_requests=self._spec.llm.user_max_failed_requests))
-        PLACE.set(Place(user_id=task.user_id, attempt=task.attempt, round=len(rounds) + 1))
-        trace = await self._strategy.run(task, previous_rounds=list(rounds), on_round=self._keeper(task, rounds))
-        return trace_rows(trace)
+        return await simulate_user(
+            self._strategy,
+            task,
+            config=self._spec.surrogate,
+            max_failed_requests=self._spec.llm.user_max_failed_requests,
+            keep=self._keeper(task, rounds),
+            previous_rounds=list(rounds),
+        )
 
     async def rest(self) -> None:
-        """Ends all users that are left: nothing is asked after this, and all that was is reported to the governor."""
+        """Ends all users that are left, and reports all requests so far to the governor."""
         users = set(self._users)
         for user in users:
             user.cancel()
@@ -142,7 +142,7 @@ class Simulation:
                 await self._report()
 
     async def _report(self) -> None:
-        """Tells the governor all requests so far, also one that has just been lost and starts again."""
+        """Reports all requests so far, also to a governor that is restarting."""
         while True:
             try:
                 await self._exchange(self._gate.report())
@@ -156,7 +156,6 @@ class Simulation:
 
         async def keep(done: Round) -> None:
             rounds.append(done)
-            move_on()
             missing = [done]
             while missing:
                 sent = [self._record(held_round(task.user_index, task.attempt, one)) for one in missing]
@@ -169,7 +168,7 @@ class Simulation:
 
 
 class Gathering:
-    """How long messages to other actors may wait for company: a hundredth of what an LLM call takes, which nobody notices."""
+    """How long messages to other actors wait to be batched: a hundredth of an LLM call's time, which costs little."""
 
     SHARE = 0.01
     LONGEST_S = 0.02
@@ -179,7 +178,7 @@ class Gathering:
         self._call_s = 0.0
 
     def took(self, call_s: float) -> None:
-        """An LLM call took so long."""
+        """Takes the seconds of an LLM call into the running mean."""
         self._call_s += self.LEARNING_RATE * (call_s - self._call_s)
 
     def __call__(self) -> float:
@@ -188,23 +187,28 @@ class Gathering:
 
 
 class AwayLLM:
-    """An LLM whose caller is away from its turn while it waits for the reply."""
+    """An LLM whose caller gives up its work slot while it waits for the reply."""
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
 
     async def complete(
-        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, stop: Sequence[str] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        stop: Sequence[str] | None = None,
+        response_format: dict[str, Any] | None = None,
     ) -> Completion:
-        """As the LLM itself."""
+        form = {} if response_format is None else {"response_format": response_format}
         async with away():
-            return await self._llm.complete(messages, tools=tools, stop=stop)
+            return await self._llm.complete(messages, tools=tools, stop=stop, **form)
 
 
 def end_out_of_step(in_step: asyncio.Task[None]) -> None:
-    """Ends this process where its exchange with the governor broke: its gate would let nothing through for ever.
+    """Ends this process if its exchange with the governor broke, because its gate would then let nothing through.
 
-    The driver puts another actor in its place.
+    The driver replaces the actor.
     """
     if not in_step.cancelled() and in_step.exception() is not None:
         log.critical("the exchange with the governor broke; this actor ends", exc_info=in_step.exception())
@@ -219,21 +223,19 @@ def _recorder(memory: ActorHandle) -> Callable[[Sequence[HeldRound]], Awaitable[
     return record
 
 
-def _retriever(spec: SimulationSpec, gathering: Gathering) -> Retriever:
-    if isinstance(spec.tools, ServedTools):
-        return ServeRetriever(spec.tools, mask_seen=spec.surrogate.mask_seen, gather_s=gathering)
+def retriever_for(tools: ServedTools | LocalTools, *, mask_seen: bool, gather_s: Callable[[], float] = at_once) -> Retriever:
+    """Where lists come from: an application's deployments, or recommenders that are loaded into this process."""
+    if isinstance(tools, ServedTools):
+        return ServeRetriever(tools, mask_seen=mask_seen, gather_s=gather_s)
     import torch
 
     from toolrec.recommenders import load_recommenders
-    from toolrec.tools.local import LocalRetriever
+    from toolrec.tools.local import LocalRetriever, tool_members
 
     torch.set_num_threads(1)
-    dataset = load_dataset(Path(spec.tools.dataset))
-    recommenders = load_recommenders(Path(spec.tools.recommenders), dataset)
-    recommenders.pop("popularity")
-    kept = spec.tools.attributes
-    members = {name: r for name, r in recommenders.items() if kept is None or name == "backbone" or name in kept}
-    return LocalRetriever(members, mask_seen=spec.surrogate.mask_seen)
+    dataset = load_dataset(Path(tools.dataset))
+    members = tool_members(load_recommenders(Path(tools.recommenders), dataset), tools.attributes)
+    return LocalRetriever(members, mask_seen=mask_seen)
 
 
 SimulationActor: Any = ray.remote(num_cpus=0.2, max_concurrency=20_000)(Simulation)

@@ -1,4 +1,4 @@
-"""The driver: streams users to simulation actors in a bounded window and writes what comes back."""
+"""The driver: streams users to simulation actors in a bounded window and writes their rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dataclasses import replace
 
 from ray.exceptions import RayTaskError
 
-from toolrec.errors import RecordingError, StorageError
+from toolrec.errors import FailureKind, RecordingError, StorageError
 from toolrec.records import FINISHED, Trace, UserTask
+from toolrec.runs.failures import Failure, ending_of
+from toolrec.runs.folder import RunFolder
+from toolrec.runs.rows import Row, trace_rows
+from toolrec.simulation.actor_pool import LOST_ACTOR, ActorPool
 from toolrec.simulation.config import SimulationConfig
-from toolrec.simulation.crew import LOST_ACTOR, Crew
-from toolrec.simulation.failures import Failure, ending_of
-from toolrec.simulation.flow_watch import FlowWatch
-from toolrec.simulation.held_users import HeldUsers, TraceRows
-from toolrec.simulation.live import RunWatch
-from toolrec.simulation.memory_link import MemoryLink, cause_of
-from toolrec.simulation.rows import Row, trace_rows
-from toolrec.simulation.run_folder import RunFolder
+from toolrec.simulation.flow.outage import OutageDetector, TraceRows
+from toolrec.simulation.flow.watch import FlowWatch
+from toolrec.simulation.memory.link import MemoryLink, cause_of
+from toolrec.simulation.monitor.live import RunWatch
 from toolrec.tools.remote import is_lost_tool
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ TOOL_WAIT_S = 2.0
 
 
 class Driver:
-    """Runs users to their end, whatever happens to one of them, and commits their rows in blocks.
+    """Runs all users, whatever happens to single ones, and commits their rows in blocks.
 
-    `is_endpoint_proven`: see `HeldUsers`.
+    `is_endpoint_proven`: see `OutageDetector`.
     """
 
     def __init__(
         self,
-        crew: Crew,
+        actor_pool: ActorPool,
         folder: RunFolder,
         config: SimulationConfig,
         watch: RunWatch,
@@ -46,14 +46,14 @@ class Driver:
         *,
         is_endpoint_proven: bool = False,
     ) -> None:
-        self._crew, self._folder, self._config, self._watch = crew, folder, config, watch
+        self._actor_pool, self._folder, self._config, self._watch = actor_pool, folder, config, watch
         self._flow = flow
-        crew.on_loss = watch.failed
+        actor_pool.on_loss = watch.failed
         self._rows: list[TraceRows] = []
-        self._held = HeldUsers(config.concurrency, is_endpoint_proven=is_endpoint_proven)
+        self._outage = OutageDetector(config.concurrency, is_endpoint_proven=is_endpoint_proven)
         self._writing = asyncio.Lock()
         self._over = asyncio.Event()
-        self._memory = MemoryLink(crew.memory, folder, self._over)
+        self._memory = MemoryLink(actor_pool.memory, folder, self._over)
 
     async def run(self, tasks: Iterable[UserTask]) -> None:
         """Simulates all users of `tasks`.
@@ -66,24 +66,26 @@ class Driver:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write_regularly())
+                group.create_task(self._actor_pool.follow_nodes(self._over))
                 if self._flow is not None:
                     group.create_task(self._flow.run(self._over))
                 try:
                     await self._stream(tasks)
                 finally:
                     self._over.set()
-            self._rows += self._held.take_rest()
+            self._rows += self._outage.take_rest()
         finally:  # also after Ctrl-C: what is finished is kept
             await self.flush()
 
     async def flush(self) -> None:
-        """Commits what is finished and journals what was spent; one block at a time, never half of one."""
+        """Commits finished users and journals spend, one complete block at a time."""
         async with self._writing:
             # A cancellation waits for the block: a thread that goes on writing would meet the next one's files, and what
             # the memory has told of the spend it does not tell again.
             await _to_the_end(self._write())
 
     async def _write(self) -> None:
+        self._folder.check_in_place()  # also where nothing is due: whoever removed it wants no more to be spent
         rows = list(self._rows)
         users = [user_row for user_row, _ in rows]
         if users:
@@ -94,11 +96,11 @@ class Driver:
             await self._memory.forget([row["user_index"] for row in users])
 
     async def rest(self) -> None:
-        """Ends users that a stop or an error left under way: from then on nothing more is spent."""
-        await self._crew.rest()
+        """Ends users in flight after a stop or an error: nothing more is spent."""
+        await self._actor_pool.rest()
 
     async def journal_spend(self) -> None:
-        """Journals the rounds that have ended since the last block; the run is over."""
+        """Journals rounds that ended since the last block, at the end of the run."""
         self._over.set()
         await self._memory.journal_spend()
 
@@ -126,16 +128,18 @@ class Driver:
             self._watch.user_left()
             window.release()
         self._ended(rows[0])
-        self._rows += self._held.take(rows)
+        self._rows += self._outage.take(rows)
 
     def _ended(self, row: Row) -> None:
-        kind = ending_of(row["ended_by"], row["counts"])
+        kind = ending_of(row["ended_by"], row["failure_kind"])
         self._watch.user_ended(kind)
         if row["ended_by"] not in FINISHED:
             self._watch.failed(
                 Failure(
                     kind=kind,
                     reason=row["error"] or "",
+                    failure_kind=row["failure_kind"],
+                    http_status=row["http_status"],
                     user_id=row["user_id"],
                     user_index=row["user_index"],
                     attempt=row["attempt"],
@@ -144,10 +148,17 @@ class Driver:
                 )
             )
 
-    def _goes_on(self, task: UserTask, kind: str, reason: str) -> None:
-        """An attempt that came to nothing, of a user that begins another one."""
+    def _goes_on(self, task: UserTask, kind: FailureKind, reason: str) -> None:
+        """Records a failed attempt of a user that begins another one."""
         self._watch.failed(
-            Failure(kind=kind, reason=reason, user_id=task.user_id, user_index=task.user_index, attempt=task.attempt)
+            Failure(
+                kind=kind,
+                reason=reason,
+                failure_kind=kind,
+                user_id=task.user_id,
+                user_index=task.user_index,
+                attempt=task.attempt,
+            )
         )
 
     async def _attempts(self, task: UserTask) -> TraceRows:
@@ -157,7 +168,7 @@ class Driver:
             now = replace(task, attempt=attempt)
             is_last = attempt - task.attempt + 1 >= self._config.max_attempts
             try:
-                return await self._crew.run_user(now, previous)
+                return await self._actor_pool.run_user(now, previous)
             except RayTaskError as error:
                 if isinstance(cause := cause_of(error), (RecordingError, StorageError)):
                     raise cause from None  # every user would meet it
@@ -175,7 +186,7 @@ class Driver:
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:
-    """Awaits `work` even through a cancellation, which is passed on afterwards."""
+    """Awaits `work` to its end; a cancellation in between is raised afterwards."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
@@ -189,8 +200,8 @@ def _said(error: RayTaskError) -> str:
     return f"{type(cause).__name__}: {cause}"[:500]
 
 
-def _void(task: UserTask, kind: str, error: str, started_s: float) -> TraceRows:
-    """The rows of a user that came to nothing for a reason of ours: it stays in every figure, as a miss."""
+def _void(task: UserTask, kind: FailureKind, error: str, started_s: float) -> TraceRows:
+    """The rows of a user that failed because of a process of ours: it counts as a miss in every figure."""
     return trace_rows(
         Trace(
             user_index=task.user_index,
@@ -203,6 +214,7 @@ def _void(task: UserTask, kind: str, error: str, started_s: float) -> TraceRows:
             candidates=(),
             ended_by="cancelled",
             error=error[:500],
+            failure_kind=kind,
             usage={},
             counts={kind: 1},
             started_s=started_s,

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from toolrec.errors import ToolRecError
-from toolrec.progress import stage
+from toolrec.util.progress import stage
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ECHO_S = 0.5
@@ -66,6 +66,10 @@ class Stopping:
             KeyboardInterrupt: after the cancellation, unless `main` ended in one of our own errors.
         """
 
+        if self.is_asked:
+            main.close()
+            raise KeyboardInterrupt
+
         async def cancellable() -> None:
             self._task = asyncio.current_task()
             try:
@@ -81,6 +85,12 @@ class Stopping:
             if self.is_asked and group.subgroup(ToolRecError) is None:
                 raise KeyboardInterrupt from group
             raise
+
+    def ask(self) -> None:
+        """Asks the run to stop, from another thread; the same as a first Ctrl-C while an event loop runs."""
+        self.is_asked = True
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._cancel, self._task)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self.is_asked:  # the thread that waits for it ends the process

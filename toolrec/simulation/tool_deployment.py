@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from pydantic import ValidationError
 from ray import serve
+from ray.serve import RunTarget
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.schema import ApplicationStatus, DeploymentStatus
 
-from toolrec.errors import ConfigError, ToolRecError
-from toolrec.parts import load_part
+from toolrec.data import Dataset
+from toolrec.errors import ConfigError, RunStoppedError, ToolRecError
+from toolrec.serving.app import build_app
+from toolrec.serving.config import AppConfig
+from toolrec.simulation.actor_pool import TELL_AFTER_S, TELL_INTERVAL_S, free_resources
 from toolrec.simulation.actors import LocalTools
+from toolrec.simulation.config import ToolsSettings
 from toolrec.tools.remote import ServedTools, describe_application
+from toolrec.util.progress import stage
 
-BUILDER = "serve.app:build_app"
+BUILDER = "toolrec.serving.app:build_app"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Serve's logging: a line for every tool call would be most of what a run does."""
 
-MODES = "deploy, attach:APP or local"
+POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,30 +38,22 @@ class ToolsRequest:
     """What a run asks for.
 
     Args:
-        mode: `deploy`, `attach:APP` or `local`.
+        tools: where they come from, and which there are.
         dataset: data set folder, absolute.
         recommenders: recommenders' folder, absolute.
         dataset_checksum: what an attached application must serve.
         recommenders_checksum: likewise.
         app_name: name of an application deployed for this run; one left over from a killed driver is replaced.
-        attributes: attribute tools; None for all.
-        options: further arguments of the application's builder.
-        keep: leave a deployed application up at the end.
+        resource_timeout_s: seconds for which replicas may wait for CPUs and GPUs.
     """
 
-    mode: str
+    tools: ToolsSettings
     dataset: str
     recommenders: str
     dataset_checksum: str
     recommenders_checksum: str
     app_name: str
-    attributes: tuple[str, ...] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    keep: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("deploy", "local") and not self.mode.startswith("attach:"):
-            raise ConfigError("unknown place for the tools", value=self.mode, allowed=MODES)
+    resource_timeout_s: float = 600.0
 
 
 @contextlib.contextmanager
@@ -66,60 +64,120 @@ def tools_for(request: ToolsRequest, *, on_own_ray: bool) -> Iterator[ServedTool
         ConfigError: the application cannot be found or serves something else.
         ToolRecError: it cannot be deployed.
     """
-    if request.mode == "local":
-        yield LocalTools(dataset=request.dataset, recommenders=request.recommenders, attributes=request.attributes)
-    elif request.mode == "deploy":
+    if request.tools.mode == "local":
+        yield LocalTools(dataset=request.dataset, recommenders=request.recommenders, attributes=request.tools.attributes)
+    elif request.tools.mode == "deploy":
         with _deployed(request, on_own_ray=on_own_ray) as app_name:
             yield _checked(request, describe_application(app_name))
     else:
-        yield _checked(request, describe_application(request.mode.removeprefix("attach:")))
+        yield _checked(request, describe_application(request.tools.mode.removeprefix("attach:")))
 
 
-def application_config(request: ToolsRequest) -> Any:
-    """The arguments of the application's builder.
+def application_config(request: ToolsRequest) -> AppConfig:
+    """The arguments of the application's builder."""
+    return request.tools.deployment.extended(
+        AppConfig,
+        dataset=request.dataset,
+        recommenders=request.recommenders,
+        attributes=request.tools.attributes,
+        is_routed=request.tools.keep,
+    )
+
+
+def chosen_attributes(chosen: Sequence[str] | None, dataset: Dataset, recommenders: Mapping[str, Any]) -> tuple[str, ...]:
+    """The attributes that there are retrieval tools for, without `none`.
+
+    Args:
+        chosen: what was asked for; None for all that were trained.
+        dataset: whose pool has the attributes.
+        recommenders: their folder's manifest.
 
     Raises:
-        ConfigError: an option is unknown or out of range, or names what the run itself decides.
+        ConfigError: one that was asked for was not trained.
     """
-    _, config_type = _load_builder()
-    decided = {
-        "dataset": request.dataset,
-        "recommenders": request.recommenders,
-        "attributes": None if request.attributes is None else list(request.attributes),
-        "is_routed": request.keep,
-    }
-    for name in decided.keys() & request.options.keys():
-        raise ConfigError("this option of the tools is the run's own", value=name, hint="give it as a flag of evaluate")
-    try:
-        return config_type.model_validate({**request.options, **decided})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"the tools' options are wrong at {place or 'the top'}: {first['msg']}") from None
+    trained = [member["name"] for member in recommenders["members"] if member["name"] in dataset.pool.attributes]
+    for name in chosen or ():
+        if name not in trained:
+            raise ConfigError("no recommender was trained for this attribute", value=name, allowed=trained)
+    return tuple(trained if chosen is None else chosen)
 
 
 @contextlib.contextmanager
 def _deployed(request: ToolsRequest, *, on_own_ray: bool) -> Iterator[str]:
-    builder, _ = _load_builder()
-    application = builder(application_config(request))
+    application = build_app(application_config(request))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     was_running = _serve_runs()
     # Simulations call the tools by handle: no HTTP proxy is started for them, and no port is taken.
-    location = "HeadOnly" if request.keep else "Disabled"
+    location = "HeadOnly" if request.tools.keep else "Disabled"
     serve.start(proxy_location=location, logging_config=QUIET)
     try:
-        route = f"/{request.app_name}" if request.keep else None
-        try:
-            serve.run(application, name=request.app_name, route_prefix=route, logging_config=QUIET)
-        except RuntimeError as error:
-            raise ToolRecError(f"the tools could not be deployed ({error})", hint="see the replicas' log") from error
+        route = f"/{request.app_name}" if request.tools.keep else None
+        target = RunTarget(target=application, name=request.app_name, route_prefix=route, logging_config=QUIET)
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        await_running(request.app_name, request.resource_timeout_s)
         yield request.app_name
     finally:  # also of a deployment that was broken off half way
-        if not request.keep and not on_own_ray:
+        if not request.tools.keep and not on_own_ray:
             serve.delete(request.app_name)
             # A Serve without HTTP is of no use to whoever comes next.
             if not was_running and not serve.status().applications:
                 serve.shutdown()
+
+
+def await_running(app_name: str, timeout_s: float) -> None:
+    """Waits until all replicas of an application are up; says what those that are not are waiting for.
+
+    Raises:
+        ToolRecError: replicas cannot be made; the message has the first reason.
+        RunStoppedError: there is no place for a replica in time.
+    """
+    began_s = time.monotonic()
+    told_s = began_s + TELL_AFTER_S - TELL_INTERVAL_S
+    first_reason: str | None = None
+    while True:
+        application = serve.status().applications.get(app_name)
+        deployments = {} if application is None else application.deployments
+        if application is not None and application.status == ApplicationStatus.RUNNING:
+            return
+        if first_reason is None and (first_reason := failure_reason(deployments)) is not None:
+            stage(f"tools: a replica of {first_reason}; Serve tries again")  # it may have been its node's end
+        if application is not None and application.status == ApplicationStatus.DEPLOY_FAILED:
+            reason = first_reason or last_line(application.message)
+            raise ToolRecError(f"the tools could not be deployed: {reason}", hint="the whole of it is in the replicas' logs")
+        waited_s = time.monotonic() - began_s
+        if waited_s > timeout_s:
+            raise RunStoppedError(
+                f"the tools did not start within {timeout_s:.0f} s: {waiting_for(deployments)}, {free_resources()}",
+                hint="free some CPUs or add a node, and run again with --resume; --resource-timeout-s waits longer",
+            )
+        if time.monotonic() - told_s > TELL_INTERVAL_S:
+            told_s = time.monotonic()
+            left_s = timeout_s - waited_s
+            stage(f"tools: {waiting_for(deployments)}, {free_resources()}; waiting for {left_s:.0f} s more at most")
+        time.sleep(POLL_S)
+
+
+def failure_reason(deployments: Mapping[str, Any]) -> str | None:
+    """The deployment with a replica that failed, and why; None as long as none has."""
+    for name, deployment in deployments.items():
+        if "failed to start" in deployment.message:
+            return f"{name} failed to start: {last_line(deployment.message)}"
+    return None
+
+
+def last_line(message: str) -> str:
+    """What a message with a traceback comes to: the line with the error."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (errors[-1] if errors else lines[-1] if lines else "no reason given")[:500]
+
+
+def waiting_for(deployments: Mapping[str, Any]) -> str:
+    """Which deployments are not up, and what Serve says of the resources that they wait for."""
+    waiting = [name for name, deployment in deployments.items() if deployment.status != DeploymentStatus.HEALTHY]
+    needs = (re.search(r"Resources required for each replica: (\{.*?\})", d.message) for d in deployments.values())
+    need = next((f" (each needs {found[1]})" for found in needs if found), "")
+    return f"no replica yet of {', '.join(waiting) or 'any deployment'}{need}"
 
 
 def _serve_runs() -> bool:
@@ -137,28 +195,15 @@ def _checked(request: ToolsRequest, tools: ServedTools) -> ServedTools:
     ):
         if served != wanted:
             raise ConfigError(f"the application serves another {what} than this run's", value=served[:16], allowed=wanted[:16])
-    if request.attributes is None:
+    if request.tools.attributes is None:
         return tools
-    missing = [name for name in request.attributes if name not in tools.deployments]
+    missing = [name for name in request.tools.attributes if name not in tools.deployments]
     if missing:
         raise ConfigError("the application does not serve this attribute", value=missing[0], allowed=list(tools.deployments))
-    kept = {name: deployment for name, deployment in tools.deployments.items() if name in ("none", *request.attributes)}
+    kept = {name: deployment for name, deployment in tools.deployments.items() if name in ("none", *request.tools.attributes)}
     return ServedTools(
         app_name=tools.app_name,
         deployments=kept,
         dataset_checksum=tools.dataset_checksum,
         recommenders_checksum=tools.recommenders_checksum,
     )
-
-
-def _load_builder() -> tuple[Any, Any]:
-    """The application's builder by import path from the current folder: the library imports no application folder."""
-    try:
-        builder = load_part("application", BUILDER)
-    except ConfigError as error:
-        raise ConfigError(
-            "the Serve application is not in the current folder",
-            value=str(Path.cwd()),
-            hint="run from the checkout (its `serve/` folder), or use --tools local",
-        ) from error
-    return builder, importlib.import_module(builder.__module__).AppConfig

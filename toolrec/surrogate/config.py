@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from toolrec.errors import ConfigError
+from toolrec.columns import PLAIN_BACKBONE
+from toolrec.llm.config import EndpointSettings
+from toolrec.tools.base import MAX_K
 from toolrec.tools.settings import ToolSettings
+from toolrec.util.settings import Settings, branch, setting
 
-ReplyProtocol = Literal["tools", "text"]
+ReplyProtocol = Literal["tools", "text", "json", "auto"]
 FinishPolicy = Literal["as_given", "final_rank"]
+Obscure = Literal["titles", "ids", "both"]
+
+DEFAULT_STRATEGY = "toolrec"
 
 
-@dataclass(frozen=True, kw_only=True)
 class SurrogateConfig(ToolSettings):
     """How a surrogate decides; all of it changes results.
-
-    Args:
-        protocol: `tools` for native tool calls, `text` for the paper's `Thought i: … Action i: …`.
-        rounds: decisions before the forced finish.
-        list_length: length of the final list.
-        finish_policy: `as_given` keeps the list of `Finish`; `final_rank` replaces it by one more LLM ranking of all
-            candidates, as the authors' published code does.
-        user_token_budget: tokens (prompt and completion) after which a user ends as `budget`; None for no limit.
-        user_timeout_s: seconds, over all attempts, after which a user ends as `budget`, also in the middle of a call that
-            hangs; waiting for our own limits does not count. None for no limit.
 
     Source: paper section 4.1 (history of 10, 7 rounds, lists of 10).
     """
 
-    protocol: ReplyProtocol = "tools"
-    rounds: int = 7
-    list_length: int = 10
-    finish_policy: FinishPolicy = "as_given"
-    user_token_budget: int | None = None
-    user_timeout_s: float | None = 3600.0
+    protocol: ReplyProtocol = setting(
+        "auto",
+        "Native tool calls, the paper's text form `Thought i: … Action i: …`, JSON that the endpoint enforces by a schema, or "
+        "(auto) the first of tools, json and text that the endpoint is seen to take; tools for the embedded rules.",
+        flag="--protocol",
+        changes_results=True,
+    )
+    rounds: int = setting(7, "Decisions before the forced finish.", flag="--rounds", changes_results=True, ge=1, le=1_000)
+    list_length: int = setting(10, "Length of the final list.", changes_results=True, ge=1)
+    finish_policy: FinishPolicy = setting(
+        "as_given",
+        "The final list as given, or one more LLM ranking of all candidates, as the authors' published code does.",
+        flag="--finish-policy",
+        changes_results=True,
+    )
+    user_token_budget: int | None = setting(
+        None,
+        "Tokens (prompt and reply) after which a user ends as `budget`.",
+        flag="--user-token-budget",
+        changes_results=True,
+        ge=1,
+    )
+    user_timeout_s: float | None = setting(
+        3600.0,
+        "Seconds, over all attempts, after which a user ends as `budget`; waiting for our own limits does not count.",
+        flag="--user-timeout-s",
+        changes_results=True,
+        gt=0,
+    )
+    strategy: str = setting(
+        DEFAULT_STRATEGY,
+        "How users are simulated: toolrec, llmrank, chat-rec, plan-once, zero-shot, no-cot, retrieval-only, rank-only, "
+        "one-tool, or your own as MODULE:CLASS or entry point.",
+        flag="--strategy",
+        changes_results=True,
+        stored_as="strategy",
+    )
+    obscure: Obscure | None = setting(
+        None,
+        "Neutral names in prompts in the place of titles, ids or both, against what an LLM knows by heart.",
+        flag="--obscure",
+        changes_results=True,
+    )
+    candidates: int = setting(
+        20,
+        "Length of the plain recommender's list that llmrank, chat-rec and rank-only begin with.",
+        changes_results=True,
+        ge=1,
+        le=MAX_K,
+    )
+    bootstraps: int = setting(
+        3, "Times that llmrank has the candidates ranked, each time in another order.", changes_results=True, ge=1, le=100
+    )
+    only_attribute: str = setting(
+        PLAIN_BACKBONE, "The attribute of one-tool's retrieval tool; none is the plain recommender.", changes_results=True
+    )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, allowed in (("protocol", get_args(ReplyProtocol)), ("finish_policy", get_args(FinishPolicy))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"unknown {name}", value=getattr(self, name), allowed=allowed)
-        for name in ("rounds", "list_length"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1", value=getattr(self, name))
-        if self.user_token_budget is not None and self.user_token_budget < 1:
-            raise ConfigError("user_token_budget must be at least 1 token", value=self.user_token_budget)
-        if self.user_timeout_s is not None and not 0 < self.user_timeout_s < math.inf:
-            raise ConfigError("user_timeout_s must be a positive number of seconds", value=self.user_timeout_s)
+
+class CheckSettings(Settings):
+    """What `toolrec llm check` tries."""
+
+    protocol: Literal["all", "tools", "json", "text"] = setting("all", "Protocols to try.", flag="--protocol")
+    llm: EndpointSettings = branch(EndpointSettings(timeout_s=60.0, max_attempts=2), "How the LLM endpoint is called.")

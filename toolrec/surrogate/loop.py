@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.data import Pool
-from toolrec.deadline import Deadline, deadline
-from toolrec.errors import ConfigError, ContextTooLongError, LLMError, ReplyError, ToolError
-from toolrec.grammar import ERROR_LABEL, clean
+from toolrec.errors import ConfigError, ContextTooLongError, ReplyError
 from toolrec.llm.base import LLM
-from toolrec.memory import CheckedList, Memory, PoolDirectory
-from toolrec.records import EndedBy, Message, Observation, RankedItem, Round, ToolCall, Trace, Usage, UserTask, add_usage
-from toolrec.surrogate.base import OnRound
+from toolrec.memory import CheckedList, newest_first
+from toolrec.records import Message, Observation, Round, ToolCall, UserTask
 from toolrec.surrogate.config import SurrogateConfig
-from toolrec.surrogate.prompting import Prompts
+from toolrec.surrogate.drafting import Draft, accept
+from toolrec.surrogate.json_protocol import JsonProtocol
+from toolrec.surrogate.parsing import PLAIN_LIST
+from toolrec.surrogate.prompting import Offer, Prompts
 from toolrec.surrogate.protocols import OpenReply, ReplyProtocolRules, TextProtocol, ToolsProtocol
 from toolrec.surrogate.shortening import without_earlier_lists
-from toolrec.surrogate.state import FINAL_RANK_MARK, UserState, tokens
+from toolrec.surrogate.state import FINAL_RANK_MARK, UserState
+from toolrec.surrogate.stepping import Stepping
+from toolrec.surrogate.thoughtless import ActionsOnly, CallsOnly, JsonActionsOnly
 from toolrec.tools.base import Tool
-from toolrec.tools.rank import RankTool
+from toolrec.tools.rank import RankTool, scored_by_position
 
 TOOL_NAMES = ("retrieve", "rank")
 
 
-class Surrogate:
+class Surrogate(Stepping):
     """Decides round by round: think, call a tool, read what comes back (the paper's strategy, after ReAct).
 
     Args:
@@ -45,131 +48,89 @@ class Surrogate:
             raise ConfigError(
                 "the surrogate needs a tool `retrieve`, and takes one more, `rank`", value=list(tools), allowed=TOOL_NAMES
             )
-        self._config = config
-        self._llm = llm
-        self._tools = dict(tools)
-        self._directory = PoolDirectory.of(pool)
-        names = [name for name in TOOL_NAMES if name in tools]
         attributes: Sequence[str] = getattr(tools["retrieve"], "attributes", tuple(pool.attributes))
-        self._prompts = Prompts(config, self._directory, tool_names=names, attributes=attributes)
-        self._protocol: ReplyProtocolRules = (
-            TextProtocol(tool_names=names)
-            if config.protocol == "text"
-            else ToolsProtocol(tool_names=names, attributes=attributes, max_k=config.max_k, list_length=config.list_length)
-        )
+        offer = self._offer(Offer(tool_names=tuple(n for n in TOOL_NAMES if n in tools), attributes=tuple(attributes)))
+        rules = protocol_rules(config, offer)
+        super().__init__(config=config, pool=pool, llm=llm, tools=tools, protocol=rules)
+        self._protocol: ReplyProtocolRules = rules
+        self._prompts = Prompts(config, self._directory, offer)
+        self._is_json = config.protocol == "json"
         self._final_ranker = RankTool(llm, pool, config) if config.finish_policy == "final_rank" else None
 
-    async def run(self, task: UserTask, *, previous_rounds: Sequence[Round] = (), on_round: OnRound | None = None) -> Trace:
-        """Simulates one user to the end.
+    def _offer(self, whole: Offer) -> Offer:
+        """What of everything that there is the surrogate is offered; sibling strategies offer less."""
+        return whole
 
-        Args:
-            task: the user; its history must be oldest first.
-            previous_rounds: what an earlier attempt completed; the run goes on after them as if it had never stopped.
-            on_round: told of every new round.
-        """
-        memory = Memory(self._directory, task.history, mask_seen=self._config.mask_seen, is_checked=self._config.memory_check)
-        user = UserState(task, self._prompts.opening(task), memory, self._config, self._protocol)
-        for done in previous_rounds:
-            user.append(done)
-        while user.ended_by is None:
-            done = await self._step(user)
-            user.append(done)
-            if on_round is not None:
-                await on_round(done)
-        return user.trace()
+    def _opening(self, task: UserTask) -> tuple[Message, ...]:
+        return self._prompts.opening(task)
 
-    async def _step(self, user: UserState) -> Round:
-        """One round: ask, parse, act; leaves `user` as it was."""
-        draft = _Draft(user)
-        try:
-            async with deadline(self._seconds_left(user)) as draft.deadline:
-                return await self._decide(user, draft)
-        except TimeoutError:
-            if draft.deadline is None or not draft.deadline.is_over:
-                raise
-            return draft.failed("budget", self._time_is_up())
-        except _LimitReached as limit:
-            return draft.failed(limit.kind, limit.reason)
-        except LLMError as error:
-            return draft.failed("llm_failure", f"{type(error).__name__}: {error}")
-
-    async def _decide(self, user: UserState, draft: _Draft) -> Round:
+    async def _decide(self, user: UserState, draft: Draft) -> Round:
         while True:
             if not draft.open_replies:
                 await self._ask(user, draft)
             reply = draft.open_replies.popleft()
             try:
-                return await self._act(user, draft, reply, self._read(user, reply))
+                call = self._read(user, reply)
+                draft.repaired(call.repairs)
+                return await self._act(user, draft, reply, call)
             except ReplyError as error:
                 draft.refuse(error, self._protocol.refusal(reply, error.message, number=user.decision))
 
-    def _seconds_left(self, user: UserState) -> float | None:
-        limit_s = self._config.user_timeout_s
-        return None if limit_s is None else limit_s - user.num_seconds
-
-    def _time_is_up(self) -> str:
-        return f"the time is up, the limit for a user is {self._config.user_timeout_s:g} seconds"
-
-    async def _ask(self, user: UserState, draft: _Draft) -> None:
+    async def _ask(self, user: UserState, draft: Draft) -> None:
         self._check_limits(user, draft)
         messages = [*user.messages, *draft.messages]
-        tools = self._protocol.schemas(is_last=user.rounds_left == 0)
+        is_last = user.rounds_left == 0
+        tools = self._protocol.schemas(is_last=is_last)
+        form = self._response_format(user, is_last=is_last) if self._is_json else {}
         try:
-            completion = await self._llm.complete(messages, tools=tools, stop=self._protocol.stop)
+            completion = await self._llm.complete(messages, tools=tools, stop=self._protocol.stop, **form)
         except ContextTooLongError:
             # For this call alone: the conversation stays whole, so that a restored one is asked the same.
             shorter = without_earlier_lists(messages, num_opening=len(user.opening))
             if shorter is None:
                 raise
             draft.counts["context_shortened"] += 1
-            completion = await self._llm.complete(shorter, tools=tools, stop=self._protocol.stop)
-        message = self._protocol.echo(completion)
-        draft.asked(completion.usage, message, self._protocol.thought(completion))
+            completion = await self._llm.complete(shorter, tools=tools, stop=self._protocol.stop, **form)
+        message = self._protocol.echo(completion, messages=messages)
+        draft.repaired(self._protocol.repairs(completion, message).elements())
+        draft.asked(completion, message, self._protocol.thought(completion), holds_calls=bool(completion.tool_calls))
         draft.open_replies = deque(self._protocol.open_replies(message))
+        if completion.finish_reason == "length":
+            draft.open_replies.append(replace(draft.open_replies.pop(), is_cut=True))
 
-    def _check_limits(self, user: UserState, draft: _Draft) -> None:
-        """The one place where a user is ended for having used up what it may."""
-        if draft.num_asks > self._config.max_reasks:
-            raise _LimitReached("invalid_reply", draft.reason)
-        budget = self._config.user_token_budget
-        spent = user.num_tokens + sum(tokens(used) for used in draft.usage.values())
-        if budget is not None and spent >= budget:
-            raise _LimitReached("budget", f"{spent} tokens spent, the limit for a user is {budget}")
-        left_s = self._seconds_left(user)
-        if left_s is not None and left_s <= 0:
-            raise _LimitReached("budget", self._time_is_up())
+    def _response_format(self, user: UserState, *, is_last: bool) -> dict[str, Any]:
+        ids = [self._directory.pool.item_ids[item] for item in newest_first(user.memory.candidates)]
+        return {"response_format": self._protocol.response_format(is_last=is_last, candidate_ids=ids)}
 
     def _read(self, user: UserState, reply: OpenReply) -> ToolCall:
         call = self._protocol.read(reply)
+        refuse_beside_calls(reply, rounds_left=user.rounds_left)
         if user.rounds_left == 0 and call.name != "finish":
             raise ReplyError("no rounds are left; finish now with your final list", kind="no_rounds")
         return call
 
-    async def _act(self, user: UserState, draft: _Draft, reply: OpenReply, call: ToolCall) -> Round:
+    async def _act(self, user: UserState, draft: Draft, reply: OpenReply, call: ToolCall) -> Round:
         if call.name == "finish":
             return await self._finish(user, draft, call)
-        try:
-            observation = await self._tools[call.name].call(call, context=user.context())
-        except ToolError as error:
-            text = clean(str(error), limit=500)
-            observation = Observation(text=f"{ERROR_LABEL} {text}", error=text)
-        if observation.error is not None:
-            draft.counts["tool_error"] += 1
+        observation = await self._observe(user, draft, call)
         text = self._prompts.with_rounds_left(observation.text, user.rounds_left - 1)
         draft.messages.append(self._protocol.answer(reply, text, number=user.decision))
         return draft.done(call, observation)
 
-    async def _finish(self, user: UserState, draft: _Draft, call: ToolCall) -> Round:
+    async def _finish(self, user: UserState, draft: Draft, call: ToolCall) -> Round:
         checked = user.memory.check_entries(call.items, length=self._config.list_length)
         draft.counts.update(checked.counts)
-        if not any(checked.items) or (checked.refused and draft.num_asks <= self._config.max_reasks):
-            raise ReplyError(_finish_reason(checked, self._config.list_length), kind="list")
-        if checked.refused:
-            draft.counts["finish_gave_up"] += 1
+        if PLAIN_LIST in call.repairs and not user.memory.has_all(checked.items):
+            raise ReplyError(
+                f"no tool was called, and not every item is a candidate; to end, call finish with {self._config.list_length} ids",
+                kind="no_action",
+            )
+        is_last_try = draft.num_asks > self._config.max_reasks
+        accept(checked, draft.counts, is_last_try=is_last_try, reason=finish_reason(checked, self._config.list_length))
         ranked = await self._final_rank(user, draft)
         return draft.done(call, ranked)
 
-    async def _final_rank(self, user: UserState, draft: _Draft) -> Observation | None:
+    async def _final_rank(self, user: UserState, draft: Draft) -> Observation | None:
         """The list that replaces the one given under `final_rank`; None where that one stays."""
         if self._final_ranker is None or not user.memory.candidates:
             return None
@@ -179,75 +140,36 @@ class Surrogate:
         if not ranking.items:
             draft.counts["final_rank_failed"] += 1
             return None
-        items = tuple(
-            RankedItem(item_index=item, score=round(1 / position, 4)) for position, item in enumerate(ranking.items, start=1)
-        )
-        return Observation(text="", items=items, mark=FINAL_RANK_MARK)
+        return Observation(text="", items=scored_by_position(ranking.items), mark=FINAL_RANK_MARK)
 
 
-class _LimitReached(Exception):
-    """Ends a user; `kind` is its `ended_by`."""
+def protocol_rules(config: SurrogateConfig, offer: Offer) -> ReplyProtocolRules:
+    """The protocol that the settings name."""
+    if config.protocol == "text":
+        return (TextProtocol if offer.has_thoughts else ActionsOnly)(tool_names=offer.tool_names)
+    kind: type[ToolsProtocol] | type[JsonProtocol]
+    if config.protocol == "json":
+        kind = JsonProtocol if offer.has_thoughts else JsonActionsOnly
+    else:
+        kind = ToolsProtocol if offer.has_thoughts else CallsOnly
+    return kind(tool_names=offer.tool_names, attributes=offer.all_attributes, max_k=config.max_k, list_length=config.list_length)
 
-    def __init__(self, kind: EndedBy, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
-        self.reason = reason
 
+def refuse_beside_calls(reply: OpenReply, *, rounds_left: int) -> None:
+    """A final list that came in one reply with other calls cannot know their observations.
 
-class _Draft:
-    """A round in the making."""
-
-    def __init__(self, user: UserState) -> None:
-        self.messages: list[Message] = []
-        self.usage: dict[str, Usage] = {}
-        self.counts: Counter[str] = Counter()
-        self.open_replies = deque(user.open_replies)
-        self.num_asks = 0
-        self.reason = ""
-        self.deadline: Deadline | None = None
-        self._thought = ""
-        self._number = len(user.rounds) + 1
-        self._started = time.perf_counter()
-
-    def spend(self, purpose: str, usage: Usage) -> None:
-        self.usage = add_usage([self.usage, {purpose: usage}])
-
-    def asked(self, usage: Usage, message: Message, thought: str) -> None:
-        self.spend("reask" if self.num_asks else "decide", usage)
-        self.num_asks += 1
-        self.messages.append(message)
-        self._thought = thought
-
-    def refuse(self, error: ReplyError, message: Message) -> None:
-        self.reason = error.message
-        self.counts["reask"] += 1
-        self.counts[f"reask_{error.kind}"] += 1
-        self.messages.append(message)
-
-    def done(self, call: ToolCall, observation: Observation | None) -> Round:
-        if observation is not None:
-            self.usage = add_usage([self.usage, observation.usage])
-            self.counts.update(observation.counts)
-        return self._round(call, observation)
-
-    def failed(self, kind: EndedBy, reason: str) -> Round:
-        self.counts[kind] += 1
-        return self._round(None, Observation(text="", error=reason))
-
-    def _round(self, call: ToolCall | None, observation: Observation | None) -> Round:
-        return Round(
-            number=self._number,
-            thought=self._thought,
-            call=call,
-            observation=observation,
-            messages=tuple(self.messages),
-            usage=self.usage,
-            counts=dict(self.counts),
-            duration_s=time.perf_counter() - self._started - (self.deadline.uncounted_s if self.deadline else 0.0),
+    Raises:
+        ReplyError: `reply` is such a list, and there are rounds left to give another one.
+    """
+    if reply.has_other_calls and rounds_left > 0:
+        raise ReplyError(
+            "this list was given beside other calls, before their observations; make one call at a time",
+            kind="finish_beside_calls",
         )
 
 
-def _finish_reason(checked: CheckedList, list_length: int) -> str:
+def finish_reason(checked: CheckedList, list_length: int) -> str:
+    """Why a final list is not accepted, and what to do."""
     if not checked.refused:
         return f"no item of the list is known; give {list_length} ids, each as it stands between its angle brackets"
     return f"{checked.reason}; give the whole list again with ids of the pool, each in angle brackets"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from toolrec.columns import PLAIN_BACKBONE
+from toolrec.data import Pool
 from toolrec.grammar import ROUNDS_LEFT_LABEL, clean
 from toolrec.memory import PoolDirectory
 from toolrec.records import Message, UserTask
@@ -15,22 +16,42 @@ from toolrec.tools.templates import render
 _DESCRIPTION_CHARACTERS = 160
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a surrogate may do.
+
+    `attributes` are those of the retrieval tool without `none`, and `has_plain` tells whether it takes `none` too;
+    `has_thoughts` whether a call is thought through in writing, `has_examples` whether the prompt shows how;
+    `num_given` is the length of a plain list that the surrogate is given before its first decision, 0 where there is none.
+    """
+
+    tool_names: tuple[str, ...]
+    attributes: tuple[str, ...]
+    has_plain: bool = True
+    has_thoughts: bool = True
+    has_examples: bool = True
+    num_given: int = 0
+
+    @property
+    def all_attributes(self) -> tuple[str, ...]:
+        """What `retrieve` takes."""
+        return (PLAIN_BACKBONE, *self.attributes) if self.has_plain else self.attributes
+
+
 class Prompts:
     """Writes the opening messages and the line that ends every observation.
 
     Args:
         config: the surrogate's settings.
         directory: the pool directory.
-        tool_names: `retrieve`, and `rank` where there is one.
-        attributes: what the retrieval tool knows, without `none`.
+        offer: what the surrogate may do.
     """
 
-    def __init__(
-        self, config: SurrogateConfig, directory: PoolDirectory, *, tool_names: Sequence[str], attributes: Sequence[str]
-    ) -> None:
+    def __init__(self, config: SurrogateConfig, directory: PoolDirectory, offer: Offer) -> None:
         self._config = config
         self._directory = directory
-        self._attributes = (PLAIN_BACKBONE, *attributes)
+        self._offer = offer
+        attributes = offer.attributes
         pool = directory.pool
         self._system = render(
             "system.jinja",
@@ -40,9 +61,13 @@ class Prompts:
             list_length=config.list_length,
             max_k=config.max_k,
             mask_seen=config.mask_seen,
-            tool_names=list(tool_names),
-            attributes=[(name, self._description(name)) for name in attributes],
+            tool_names=list(offer.tool_names),
+            attributes=[(name, described(pool, name)) for name in attributes],
             example_attribute=attributes[0] if attributes else PLAIN_BACKBONE,
+            has_plain=offer.has_plain,
+            has_thoughts=offer.has_thoughts,
+            has_examples=offer.has_examples,
+            num_given=offer.num_given,
         )
         self._last = render("last_round.jinja", domain=pool.domain, protocol=config.protocol, list_length=config.list_length)
 
@@ -50,7 +75,8 @@ class Prompts:
         """System message and the user's task."""
         content = render(
             "task.jinja",
-            attributes=self._attributes,
+            attributes=self._offer.all_attributes,
+            has_thoughts=self._offer.has_thoughts,
             rounds=self._config.rounds,
             list_length=self._config.list_length,
             history=history_lines(self._directory, task.history, task.ratings, length=self._config.prompt_history_length),
@@ -61,6 +87,8 @@ class Prompts:
         """An observation with what comes next below it."""
         return f"{text}\n{self._last}" if rounds_left == 0 else f"{text}\n{ROUNDS_LEFT_LABEL} {rounds_left}"
 
-    def _description(self, attribute: str) -> str:
-        spec = self._directory.pool.attributes.get(attribute)
-        return clean(spec.description, limit=_DESCRIPTION_CHARACTERS) if spec else ""
+
+def described(pool: Pool, attribute: str) -> str:
+    """What the pool says of an attribute, in one line."""
+    spec = pool.attributes.get(attribute)
+    return clean(spec.description, limit=_DESCRIPTION_CHARACTERS) if spec else ""

@@ -7,6 +7,7 @@ from collections import deque
 
 from toolrec.memory import Memory
 from toolrec.records import (
+    ENDED_BY,
     EndedBy,
     Message,
     Observation,
@@ -19,12 +20,11 @@ from toolrec.records import (
     add_usage,
 )
 from toolrec.surrogate.config import SurrogateConfig
-from toolrec.surrogate.protocols import OpenReply, ReplyProtocolRules
+from toolrec.surrogate.protocols import OpenReply, ReadsMessages
 from toolrec.tools.base import ToolContext
 
 FINAL_RANK_MARK = "Rank[final]"
 """Marks the observation of a finish whose list one more ranking has replaced."""
-_FAILURES: tuple[EndedBy, ...] = ("llm_failure", "invalid_reply", "budget")
 
 
 class UserState:
@@ -44,7 +44,7 @@ class UserState:
         opening: tuple[Message, ...],
         memory: Memory,
         config: SurrogateConfig,
-        protocol: ReplyProtocolRules,
+        protocol: ReadsMessages,
     ) -> None:
         self.task = task
         self.memory = memory
@@ -59,7 +59,7 @@ class UserState:
         self._config = config
         self._protocol = protocol
         self._final_items: tuple[int, ...] = ()
-        self._error: str | None = None
+        self._failure: Observation | None = None
         self._started_s = time.time()
 
     @property
@@ -84,7 +84,7 @@ class UserState:
             elif self.open_replies:
                 self.open_replies.popleft()
         if done.call is None:
-            self._end(next(kind for kind in _FAILURES if kind in done.counts), done.observation)
+            self._fail(done.observation)
         elif done.call.name == "finish":
             self._finish(done.call, done.observation)
         else:
@@ -117,11 +117,14 @@ class UserState:
             completed_items=self.memory.completed(self._final_items, length=self._config.list_length),
             candidates=self.memory.candidates,
             ended_by=self.ended_by,
-            error=self._error,
+            error=self._failure.error if self._failure else None,
+            failure_kind=self._failure.failure_kind if self._failure else None,
+            http_status=self._failure.http_status if self._failure else None,
             usage=add_usage([done.usage for done in self.rounds]),
             counts=add_counts([done.counts for done in self.rounds]),
             started_s=self._started_s,
             ended_s=time.time(),
+            strategy=self._config.strategy,
         )
 
     def _finish(self, call: ToolCall, observation: Observation | None) -> None:
@@ -131,9 +134,10 @@ class UserState:
         else:
             self._final_items = self.memory.check_entries(call.items, length=self._config.list_length).items
 
-    def _end(self, kind: EndedBy, observation: Observation | None) -> None:
-        self.ended_by = kind
-        self._error = observation.error if observation else None
+    def _fail(self, observation: Observation | None) -> None:
+        assert observation is not None and observation.failure_kind is not None
+        self.ended_by = ENDED_BY[observation.failure_kind]
+        self._failure = observation
 
 
 def tokens(usage: Usage) -> int:

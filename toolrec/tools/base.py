@@ -29,15 +29,24 @@ class ToolContext:
 
 @runtime_checkable
 class Tool(Protocol):
-    """One kind of tool: `retrieve`, `rank`, or a user's own."""
+    """What the surrogate can call: `retrieve`, or `rank`. One object serves all users; what it needs to know is in the context.
+
+    Attributes:
+        name: the action that it carries out.
+    """
 
     name: str
 
     async def call(self, arguments: ToolCall, *, context: ToolContext) -> Observation:
         """Carries the call out.
 
+        Args:
+            arguments: the call as the surrogate made it; attribute and k are unchecked.
+            context: history, candidates in memory and earlier calls of the user; never the target.
+
         Raises:
-            ToolError: the call cannot be carried out; the text goes to the LLM.
+            ToolError: the call cannot be carried out; the text goes to the LLM, which may go on otherwise.
+            LLMError: the LLM that the tool asks cannot be used; the user ends with it.
         """
         ...
 

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from toolrec.grammar import HINT_LABEL
 from toolrec.memory import PoolDirectory
 from toolrec.records import RankedItem
 
 
-def history_lines(directory: PoolDirectory, history: Sequence[int], ratings: Sequence[float] | None, *, length: int) -> str:
-    """The last `length` items of a history, oldest first, with their ratings where there are any."""
+def history_lines(
+    directory: PoolDirectory,
+    history: Sequence[int],
+    ratings: Sequence[float] | None,
+    *,
+    length: int,
+    line: Callable[[int], str] | None = None,
+) -> str:
+    """The last `length` items of a history, oldest first, with their ratings where there are any.
+
+    `line` writes an item, by default as the directory does.
+    """
+    line = line or directory.line
     shown = history[-length:]
     if ratings is None:
-        return "\n".join(f"{number}. {directory.line(item)}" for number, item in enumerate(shown, start=1))
-    return "\n".join(
-        f"{number}. {directory.line(item)} | rating: {rating:g}"
-        for number, (item, rating) in enumerate(zip(shown, ratings[-length:], strict=True), start=1)
-    )
+        return "\n".join(f"{number}. {line(item)}" for number, item in enumerate(shown, start=1))
+    words = directory.pool.domain.rating
+    lines = []
+    for number, (item, rating) in enumerate(zip(shown, ratings[-length:], strict=True), start=1):
+        read = "" if math.isnan(rating) else f" | rating: {words.format(rating=f'{rating:g}')}"
+        lines.append(f"{number}. {line(item)}{read}")
+    return "\n".join(lines)
 
 
 def item_lines(directory: PoolDirectory, items: Sequence[int]) -> str:

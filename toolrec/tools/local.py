@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
-from toolrec.coalesce import Coalescer
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.recommenders.base import Recommender
 from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.records import RankedItem
+from toolrec.util.coalesce import Coalescer
 
 BACKBONE = "backbone"
 """The key of the plain backbone among loaded recommenders."""
 
+POPULARITY = "popularity"
+"""That of the recommender that no tool answers from."""
+
+AnyRecommender = TypeVar("AnyRecommender", bound=Recommender)
 
 MAX_TOGETHER = 64
 """Histories that are scored together at most."""
@@ -47,6 +52,15 @@ class LocalRetriever:
         if ask is None:
             raise ToolError("no retrieval tool for this attribute", value=attribute, allowed=tuple(self._lists))
         return await ask((history, k))
+
+
+def tool_members(recommenders: Mapping[str, AnyRecommender], attributes: Collection[str] | None) -> dict[str, AnyRecommender]:
+    """Those of a folder's recommenders that tools answer from: the backbone, and the chosen attributes (None for all)."""
+    return {
+        name: member
+        for name, member in recommenders.items()
+        if name != POPULARITY and (attributes is None or name == BACKBONE or name in attributes)
+    }
 
 
 def lists_together(

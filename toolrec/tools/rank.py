@@ -28,12 +28,16 @@ _SHOWN_REPLY = 4000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """What one ranking brought; `items` is empty where no usable list came."""
+    """What one ranking brought; `items` is empty where no usable list came.
+
+    `left_out` are the candidates that the prompt had no room for.
+    """
 
     items: tuple[int, ...]
     usage: Usage
     counts: dict[str, int]
     error: str | None = None
+    left_out: tuple[int, ...] = ()
 
 
 class RankTool:
@@ -114,6 +118,7 @@ class RankTool:
                 reason = error.message
                 break
             usage += completion.usage
+            counts.update(completion.counts)
             try:
                 checked = memory.check_entries(_entries(completion.text), length=k, among=frozenset(shown))
                 counts.update(checked.counts)
@@ -128,7 +133,8 @@ class RankTool:
                     messages = [*messages, *_refusal(completion.text, reason)]
         else:
             counts["rank_gave_up"] += 1
-        return Ranking(items=items, usage=usage, counts=dict(counts), error=None if items else reason)
+        left_out = tuple(item for item in newest_first(context.candidates) if item not in frozenset(shown))
+        return Ranking(items=items, usage=usage, counts=dict(counts), error=None if items else reason, left_out=left_out)
 
     def _messages(self, context: ToolContext, shown: Sequence[int], *, attribute: str, k: int) -> list[Message]:
         prompt = render(
@@ -173,16 +179,19 @@ class RankTool:
         usage: dict[Purpose, Usage] | dict[str, Usage] | None = None,
         hint: str = "",
     ) -> Observation:
-        # A position has no score of its own; its reciprocal orders the same and compares across lists.
-        ranked = tuple(RankedItem(item_index=item, score=round(1 / position, 4)) for position, item in enumerate(items, start=1))
         return Observation(
             text=observation_text(head, item_lines(self._directory, items), hint=hint),
-            items=ranked,
+            items=scored_by_position(items),
             mark=mark,
             is_repeat=bool(hint),
             usage={str(purpose): used for purpose, used in (usage or {}).items()},
             counts=counts,
         )
+
+
+def scored_by_position(items: Sequence[int]) -> tuple[RankedItem, ...]:
+    """An LLM's order as a list with scores: `1 / position`, which orders the same and compares across lists."""
+    return tuple(RankedItem(item_index=item, score=round(1 / position, 4)) for position, item in enumerate(items, start=1))
 
 
 def _entries(text: str) -> list[str]:

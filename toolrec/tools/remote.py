@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.exceptions import RayActorError
 
-from toolrec.coalesce import Coalescer, at_once
 from toolrec.columns import PLAIN_BACKBONE
 from toolrec.errors import ConfigError, ToolError
 from toolrec.records import RankedItem
+from toolrec.util.coalesce import Coalescer, at_once
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -65,7 +65,7 @@ def describe_application(app_name: str) -> ServedTools:
         raise ConfigError(
             "no tools are served under this application name",
             value=app_name,
-            hint="see `serve status`; start them with `serve run serve.app:build_app dataset=… recommenders=…`",
+            hint="see `serve status`; start them with `serve run toolrec.serving.app:build_app dataset=… recommenders=…`",
         ) from error
     return ServedTools(
         app_name=app_name,

@@ -2,72 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from toolrec.data.extras import merge_items
-from toolrec.data.pool import AttributeKind, DomainWords
 from toolrec.data.raw import RawData
+from toolrec.data.reading.files import SourceFiles, data_name
+from toolrec.data.reading.findings import Findings
 from toolrec.data.sources.demo import DemoConfig, read_demo
-from toolrec.data.sources.download import GROUPLENS_URL, MOVIELENS, fetch
-from toolrec.data.sources.files import SourceFiles
-from toolrec.data.sources.movielens import read_movielens
+from toolrec.data.sources.download import fetch
+from toolrec.data.sources.layout import LayoutConfig
+from toolrec.data.sources.own import OwnConfig, read_extra_items, read_own
 from toolrec.data.sources.recbole import RecBoleConfig, read_items, read_recbole
+from toolrec.data.sources.registry import REGISTRY
 from toolrec.errors import ConfigError
 
-__all__ = ["SourceConfig", "SourceName", "read_source"]
+__all__ = ["DEMO", "OWN", "RECBOLE", "SOURCES", "SourceConfig", "read_source"]
 
-
-class SourceName(str, Enum):
-    """The sources that `prepare` knows."""
-
-    DEMO = "demo"
-    ML_100K = "ml-100k"
-    ML_1M = "ml-1m"
-    RECBOLE = "recbole"
+DEMO, RECBOLE, OWN = "demo", "recbole", "own"
+SOURCES = (DEMO, OWN, RECBOLE, *REGISTRY)
+"""Names that `prepare` takes; `own` is what `--interactions` means without a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """What to read, and how.
+class SourceConfig(OwnConfig):
+    """What to read, and how. None is the source's own, or found out.
 
     Attributes:
-        source: which reader.
-        path: folder, zip or file; MovieLens without one is downloaded.
-        name: of the data set; None for the source's own.
+        source: which reader, one of `SOURCES`.
+        path: folder, archive, file or URL; MovieLens without one is downloaded.
         demo: size and seed; only for the demo.
-        title_column: only for RecBole's layout.
-        sequence_separator: likewise.
-        kinds: attribute kinds that should not be inferred; likewise.
-        extra_items: a RecBole `.item` file, or a folder or zip with one, whose attributes join the items.
-        domain: words that take the place of the source's own.
+        extra_items: a table whose attributes join the items by their id: a RecBole `.item` file, CSV, JSON lines or Parquet.
         mirror_url: where MovieLens is downloaded from.
     """
 
-    source: SourceName
-    path: Path | None = None
-    name: str | None = None
+    source: str
+    path: Path | str | None = None
     demo: DemoConfig | None = None
-    title_column: str | None = None
-    sequence_separator: str | None = None
-    kinds: Mapping[str, AttributeKind] = field(default_factory=dict)
-    extra_items: Path | None = None
-    domain: DomainWords | None = None
-    mirror_url: str = GROUPLENS_URL
+    extra_items: Path | str | None = None
+    mirror_url: str | None = None
 
     def __post_init__(self) -> None:
-        if self.source is SourceName.DEMO and self.path is not None:
+        if self.source not in SOURCES:
+            raise ConfigError("unknown source", value=self.source, allowed=SOURCES)
+        if self.source == DEMO and self.path is not None:
             raise ConfigError("the demo is made from its seed and takes no --source", value=str(self.path))
-        if self.source is not SourceName.DEMO and self.demo is not None:
-            raise ConfigError("--seed, --users and --items are only for the demo", value=self.source.value)
-        if self.source is SourceName.RECBOLE and self.path is None:
-            raise ConfigError("recbole needs --source", allowed="a folder or zip with one .inter and one .item file")
-        if self.source is not SourceName.RECBOLE and self.title_column is not None:
-            raise ConfigError("--title-column is only for recbole", value=self.source.value)
-        if self.source is not SourceName.RECBOLE and self.extra_items is None and (self.sequence_separator or self.kinds):
-            raise ConfigError("--sequence-separator and attribute kinds are only for RecBole's layout", value=self.source.value)
+        if self.source != DEMO and self.demo is not None:
+            raise ConfigError("--seed, --users and --items N are only for the demo", value=self.source)
+        if self.source == OWN and self.interactions is None:
+            raise ConfigError(
+                "own files need --interactions", allowed="a CSV, TSV, JSON lines or Parquet file, a folder or a URL of them"
+            )
+        if self.source != OWN and (self.interactions is not None or self.items is not None):
+            raise ConfigError("--interactions and --items are only for own files", value=self.source)
+        if self.source not in (DEMO, OWN) and self.path is None and self._download() is None:
+            raise ConfigError(f"{self.source} needs --source", allowed=self._needed())
+        if self.source not in (RECBOLE, OWN) and self.columns:
+            raise ConfigError("columns are fixed in this source", value=", ".join(self.columns), allowed="recbole, own")
+        if self.source in (*REGISTRY, DEMO) and self.extra_items is None and self.attributes.separator:
+            raise ConfigError("--sequence-separator is only for RecBole's layout and own files", value=self.source)
+
+    def _download(self) -> Any:
+        entry = REGISTRY.get(self.source)
+        return None if entry is None else entry.download
+
+    def _needed(self) -> str:
+        if self.source == RECBOLE:
+            return "a folder or zip with one .inter and one .item file"
+        entry = REGISTRY[self.source]
+        return f"a folder, zip or tar with {entry.files}; get it from {entry.home_page}"
 
 
 def read_source(config: SourceConfig) -> RawData:
@@ -79,29 +83,55 @@ def read_source(config: SourceConfig) -> RawData:
     """
     raw = _read(config)
     if config.extra_items is not None:
-        extra, _ = read_items(SourceFiles(config.extra_items), _recbole(config, title_column=None))
-        raw = merge_items(raw, extra, where=config.extra_items.name)
+        raw = _with_extra_items(raw, config)
     kinds = {attribute.name: attribute.kind for attribute in raw.items.attributes}
-    for name, kind in config.kinds.items():
-        if kinds.get(name, kind) != kind:
-            raise ConfigError(f"the kind of {name} is fixed in this source: {kinds[name]}", value=kind)
+    if config.source == DEMO or (config.source in REGISTRY and raw.layout in ("grouplens",)):
+        for name, kind in config.attributes.kinds.items():
+            if kinds.get(name, kind) != kind:
+                raise ConfigError(f"the kind of {name} is fixed in this source: {kinds[name]}", value=kind)
     return replace(raw, name=config.name or raw.name, domain=config.domain or raw.domain)
 
 
 def _read(config: SourceConfig) -> RawData:
-    if config.source is SourceName.DEMO:
+    if config.source == DEMO:
         return read_demo(config.demo or DemoConfig())
-    if config.source is SourceName.RECBOLE:
+    if config.source == OWN:
+        return read_own(config)
+    if config.source == RECBOLE:
         assert config.path is not None  # checked with the configuration
-        return read_recbole(SourceFiles(config.path), _recbole(config, title_column=config.title_column))
-    name = config.source.value
-    return read_movielens(name, config.path or fetch(MOVIELENS[name], base_url=config.mirror_url))
+        return read_recbole(SourceFiles(config.path, allow_large=config.allow_large), _recbole(config))
+    entry = REGISTRY[config.source]
+    path = config.path
+    if path is None:
+        assert entry.download is not None  # checked with the configuration
+        path = fetch(entry.download, base_url=config.mirror_url)
+    layout = LayoutConfig(
+        name=config.source, attributes=config.attributes, keep=config.keep, time_unit=config.time_unit, domain=entry.domain
+    )  # fmt: skip
+    return entry.read(SourceFiles(path, allow_large=config.allow_large), layout)
 
 
-def _recbole(config: SourceConfig, *, title_column: str | None) -> RecBoleConfig:
+def _recbole(config: SourceConfig) -> RecBoleConfig:
+    columns = {role: name for role, name in config.columns.items() if role != "title"}
     return RecBoleConfig(
-        name=config.path.stem if config.path else config.source.value,
-        kinds=config.kinds,
-        title_column=title_column,
-        sequence_separator=config.sequence_separator,
+        name=data_name(config.path) if config.path else config.source,
+        title_column=config.columns.get("title"),
+        columns=columns,
+        keep=config.keep,
+        time_unit=config.time_unit,
+        attributes=config.attributes,
+        rename=config.rename,
     )
+
+
+def _with_extra_items(raw: RawData, config: SourceConfig) -> RawData:
+    assert config.extra_items is not None
+    files = SourceFiles(config.extra_items, allow_large=config.allow_large)
+    findings = Findings()
+    if files.ending_with(".item"):
+        extra = read_items(files, replace(_recbole(config), title_column=None), findings)
+    else:
+        extra = read_extra_items(config.extra_items, config, raw.interactions.item_ids, findings)
+    has_titles = any(raw.items.titles)  # which stay, whatever the extra table has
+    raw.findings.entries.extend(entry for entry in findings.entries if not (has_titles and entry.subject == "titles"))
+    return merge_items(raw, extra, where=files.label)

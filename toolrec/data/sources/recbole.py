@@ -1,31 +1,34 @@
 """RecBole's atomic files: `.inter` and `.item`, tab-separated, with a header of `name:type`.
 
-Types are `token`, `token_seq`, `float` and `float_seq`. Source: RecBole's documentation of its atomic files.
+Types are `token`, `token_seq`, `float` and `float_seq`. Benchmark files (`x.train.inter`, `x.valid.inter`, `x.test.inter`) keep
+their split. Source: RecBole's documentation of its atomic files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from toolrec.columns import Columns
-from toolrec.data.pool import ATTRIBUTE_KINDS, AttributeKind, DomainWords, is_attribute_name
-from toolrec.data.raw import RawAttribute, RawData, RawItems
-from toolrec.data.sources.files import SourceFiles
-from toolrec.data.sources.tables import as_number, code_interactions, decode, read_columns, refuse_repeated_ids, to_numbers
-from toolrec.errors import ConfigError, DataError
-
-TITLE_COLUMNS = (
-    "title", "movie_title", "item_title", "product_title", "book_title", "name", "item_name", "product_name", "business_name",
-)  # fmt: skip
-"""Columns that are taken for the title, the first one that is there."""
+from toolrec.data.pool import DomainWords
+from toolrec.data.raw import RawData, RawItems
+from toolrec.data.reading import identity
+from toolrec.data.reading.attributes import AttributeOptions, Column, to_attributes, without_cut_twins
+from toolrec.data.reading.files import SourceFiles
+from toolrec.data.reading.findings import Findings, examples, visible
+from toolrec.data.reading.formats import PartsTable, Table, Written
+from toolrec.data.reading.tables import decode, read_columns
+from toolrec.data.reading.times import TimeUnit
+from toolrec.data.reading.titles import find_title_column
+from toolrec.data.sources.own import OwnConfig, find_roles, read_interactions, title_texts
+from toolrec.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 _FIRST_LINE = 2
+_PARTS = (".train.inter", ".valid.inter", ".test.inter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,35 +37,52 @@ class RecBoleConfig:
 
     Attributes:
         name: of the data set.
-        kinds: the kind of an attribute where it should not be inferred.
-        title_column: None takes the first of `TITLE_COLUMNS`.
-        sequence_separator: between the values of an entry; None takes `|` for a column that has it anywhere, else a space.
+        title_column: None finds it by its name.
+        columns: column by role (`user`, `item`, `rating`, `time`) where it should not be found by its name.
+        keep: column -> values; other interactions are dropped.
+        attributes: kinds, separators and missing values where they should not be found.
         rename: columns that get another attribute name.
         domain: how prompts speak of the items.
     """
 
     name: str
-    kinds: Mapping[str, AttributeKind] = field(default_factory=dict)
     title_column: str | None = None
-    sequence_separator: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    time_unit: TimeUnit = "auto"
+    attributes: AttributeOptions = field(default_factory=AttributeOptions)
     rename: Mapping[str, str] = field(default_factory=dict)
     domain: DomainWords = field(default_factory=DomainWords)
 
-    def __post_init__(self) -> None:
-        for name, kind in self.kinds.items():
-            if kind not in ATTRIBUTE_KINDS:
-                raise ConfigError(f"unknown kind for the attribute {name}", value=kind, allowed=ATTRIBUTE_KINDS)
-        if self.sequence_separator == "":
-            raise ConfigError("the sequence separator must not be empty")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
+@dataclass(slots=True, kw_only=True)
+class AtomicTable:
     """One atomic file: columns of strings by name, and the type that its header gives each."""
 
-    where: str
-    columns: dict[str, pa.Array]
+    name: str
+    arrays: dict[str, pa.Array]
     types: dict[str, str]
+    size: int
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.arrays)
+
+    @property
+    def written(self) -> Written:
+        return Written(format="delimited")
+
+    def sample(self) -> dict[str, list[Any]]:
+        return {name: array.slice(0, 1000).to_pylist() for name, array in self.arrays.items()}
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        yield pa.table({name: self.arrays[name] for name in columns})
+
+    def place(self, row: int) -> str:
+        return f"{self.name}, line {row + _FIRST_LINE}"
+
+    def num_bytes(self) -> int | None:
+        return self.size
 
 
 def read_recbole(files: SourceFiles, config: RecBoleConfig) -> RawData:
@@ -72,130 +92,146 @@ def read_recbole(files: SourceFiles, config: RecBoleConfig) -> RawData:
         DataError: missing, damaged, wrongly encoded, or without the needed columns.
         ConfigError: an unknown title column.
     """
-    interactions = _read_table(files, _only(files, ".inter"))
-    _need(interactions, Columns.USER_ID, Columns.ITEM_ID)
-    numbers = {
-        name: to_numbers(interactions.columns[name], name=name, where=interactions.where, first_line=_FIRST_LINE)
-        for name in (Columns.RATING, Columns.TIMESTAMP)
-        if name in interactions.columns
-    }
-    notes = [] if Columns.TIMESTAMP in numbers else ["the source has no timestamps: its order is taken for the order in time"]
+    findings = Findings()
+    table = _interactions_table(files, findings)
+    own = OwnConfig(
+        columns=config.columns, keep=config.keep, time_unit=config.time_unit, attributes=config.attributes
+    )  # fmt: skip
+    roles = find_roles(table, own, findings)
+    interactions = read_interactions(table, roles, own, findings)
     if files.ending_with(".item"):
-        items, item_notes = read_items(files, config)
-        notes += item_notes
+        items = read_items(files, config, findings)
+        wanted, item_ids, why = identity.unified(interactions.item_ids, items.item_ids)
+        if why:
+            findings.warn("item ids", "decimals left out so that the two files match", why)
+        interactions.item_ids[:] = wanted
+        items.item_ids[:] = item_ids
+        identity.check_match(findings, wanted, item_ids, interactions=table.name, items=_only(files, ".item"))
+        unused = len(set(item_ids) - set(wanted))
+        if unused:
+            findings.note("items", f"{unused:,} of {len(item_ids):,} items have no interaction", "they are not in the pool")
     else:
         items = RawItems(item_ids=[], titles=[])
-        notes.append("the source has no .item file: no titles and no attributes")
+        findings.warn(
+            "items", "the source has no .item file: no titles and no attributes", "an LLM knows the items by their ids only"
+        )
     return RawData(
         name=config.name,
         layout="recbole",
-        interactions=code_interactions(
-            interactions.columns[Columns.USER_ID],
-            interactions.columns[Columns.ITEM_ID],
-            numbers.get(Columns.RATING),
-            numbers.get(Columns.TIMESTAMP),
-        ),
+        interactions=interactions,
         items=items,
         domain=config.domain,
-        origin={"file": files.path.name, "sha256": files.checksums},
-        notes=notes,
+        origin={"file": files.label, "sha256": files.checksums},
+        findings=findings,
     )
 
 
-def read_items(files: SourceFiles, config: RecBoleConfig) -> tuple[RawItems, list[str]]:
+def read_items(files: SourceFiles, config: RecBoleConfig, findings: Findings) -> RawItems:
     """Reads the `.item` file: titles, and every column that can be an attribute.
 
     Raises:
         DataError: missing, damaged, wrongly encoded, or without item ids; an item id twice.
         ConfigError: an unknown title column.
     """
-    table = _read_table(files, _only(files, ".item"))
-    _need(table, Columns.ITEM_ID)
-    item_ids = table.columns[Columns.ITEM_ID].to_pylist()
-    refuse_repeated_ids(item_ids, where=table.where, first_line=_FIRST_LINE)
-    others = [name for name in table.columns if name != Columns.ITEM_ID]
-    title_column = config.title_column or next((name for name in TITLE_COLUMNS if name in others), None)
-    if title_column is not None and title_column not in others:
-        raise ConfigError(f"{table.where} has no such title column", value=title_column, allowed=others)
-    names = {config.rename.get(name, name): name for name in others if name != title_column}
-    attributes, notes = [], []
-    for name, column in names.items():
-        if not is_attribute_name(name):
-            notes.append(f"column {column} is left out: prompts cannot carry its name")
-            continue
-        attribute = _attribute(table, column, name, config)
-        if attribute is None:
-            notes.append(f"column {column} is left out: {table.types[column]} cannot be an attribute")
-        elif name not in config.kinds and _identifies(attribute):
-            notes.append(f"column {column} is left out: every item has a value of its own")
-        else:
-            attributes.append(attribute)
-    titles = table.columns[title_column].to_pylist() if title_column else [""] * len(item_ids)
-    return RawItems(item_ids=item_ids, titles=titles, attributes=attributes), notes
+    table = _read_table(files, _only(files, ".item"), findings)
+    if Columns.ITEM_ID not in table.arrays:
+        raise _no_column(table, Columns.ITEM_ID)
+    mended, changed = identity.mended_ids(table.arrays[Columns.ITEM_ID].to_pylist(), words=config.attributes.missing)
+    identity.report_changes(findings, f"item ids of {table.name}", changed, merged=0)
+    rows = [row for row, item_id in enumerate(mended) if item_id is not None]
+    if len(rows) < len(mended):
+        findings.note("items", f"{len(mended) - len(rows):,} rows of {table.name} dropped: no item id")
+    item_ids = [str(mended[row]) for row in rows]
+    identity.refuse_repeated_ids(item_ids, where=table.name, places=_Places(table, rows))
+    cells = {
+        name: [array[row].as_py() for row in rows] if len(rows) < len(array) else array.to_pylist()
+        for name, array in table.arrays.items()
+    }
+    others = [name for name in table.arrays if name != Columns.ITEM_ID]
+    title_column = find_title_column(
+        {name: cells[name] for name in others}, findings, given=config.title_column, where=table.name
+    )
+    columns = [
+        Column(
+            name=config.rename.get(name, name),
+            cells=cells[name],
+            declared=table.types[name],
+            place=lambda row: table.place(rows[row]),
+        )
+        for name in others
+        if name != title_column
+    ]
+    attributes, aside = to_attributes(without_cut_twins(columns, findings, config.attributes), config.attributes, findings)
+    titles = title_texts(cells[title_column], findings, config.attributes) if title_column else [""] * len(item_ids)
+    return RawItems(item_ids=item_ids, titles=titles, attributes=attributes, aside=aside)
+
+
+class _Places(Sequence[str]):
+    """Places of rows, looked up when they are asked for."""
+
+    def __init__(self, table: AtomicTable, rows: list[int]) -> None:
+        self._table, self._rows = table, rows
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._table.place(self._rows[place])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _interactions_table(files: SourceFiles, findings: Findings) -> Table:
+    names = files.ending_with(".inter")
+    if len(names) > 1 and all(name.endswith(_PARTS) for name in names):
+        ordered = sorted(names, key=lambda name: next(place for place, ending in enumerate(_PARTS) if name.endswith(ending)))
+        parts = [_read_table(files, name, findings) for name in ordered]
+        codes = [next(code for code, ending in enumerate(_PARTS) if name.endswith(ending)) for name in ordered]
+        is_whole = codes == [0, 1, 2]
+        findings.found(
+            "interactions",
+            f"{', '.join(ordered)} are put together",
+            "their split is kept" if is_whole else "train, valid and test are not all there: split anew",
+            change="--split" if is_whole else "",
+        )
+        return PartsTable(list(parts), names[0], split=codes if is_whole else None)
+    return _read_table(files, _only(files, ".inter"), findings)
 
 
 def _only(files: SourceFiles, suffix: str) -> str:
     names = files.ending_with(suffix)
     if len(names) != 1:
         problem = f"{len(names)} {suffix} files" if names else f"no {suffix} file"
-        raise DataError(f"the source has {problem}", value=str(files.path), allowed=f"one {suffix} file")
+        raise DataError(f"the source has {problem}", value=", ".join(names[:6]) or str(files.path), allowed=f"one {suffix} file")
     return names[0]
 
 
-def _read_table(files: SourceFiles, name: str) -> _Table:
+def _read_table(files: SourceFiles, name: str, findings: Findings) -> AtomicTable:
     content = files.read(name)
     head, _, body = content.partition(b"\n")
     types: dict[str, str] = {}
+    padded = []
     for entry in decode(head, where=name).rstrip("\r").split("\t"):
         column, colon, kind = entry.rpartition(":")
+        column, kind = column.strip(), kind.strip()
         if not colon or not column or kind not in TYPES:
-            raise DataError(f"{name}, line 1: a header of name:type, separated by tabs, is expected", value=entry, allowed=TYPES)
+            raise DataError(
+                f"{name}, line 1: a header of name:type, separated by tabs, is expected", value=visible(entry), allowed=TYPES
+            )
         if column in types:
-            raise DataError(f"{name}, line 1: a column twice", value=column)
+            raise DataError(f"{name}, line 1: a column twice", value=visible(column))
+        if entry != f"{column}:{kind}":
+            padded.append(entry)
         types[column] = kind
+    if padded:
+        findings.note(name, "blanks in the header left out", examples(padded))
     if not body.strip():
         raise DataError(f"{name} has a header and no rows", value=str(files.path))
     columns = read_columns(body, where=name, separator="\t", num_columns=len(types), first_line=_FIRST_LINE)
-    return _Table(where=name, columns=dict(zip(types, columns, strict=True)), types=types)
+    return AtomicTable(name=name, arrays=dict(zip(types, columns, strict=True)), types=types, size=len(content))
 
 
-def _need(table: _Table, *names: str) -> None:
-    for name in names:
-        if name not in table.columns:
-            raise DataError(
-                f"{table.where} has no column {name}", value=", ".join(table.columns), hint="its header needs name:type entries"
-            )
-
-
-def _attribute(table: _Table, column: str, name: str, config: RecBoleConfig) -> RawAttribute | None:
-    """The attribute that a column makes, or None for a type that makes none."""
-    if table.types[column] == "float_seq":
-        return None
-    texts = [text.strip() for text in table.columns[column].to_pylist()]
-    separator = config.sequence_separator or ("|" if any("|" in text for text in texts) else " ")
-    kind = config.kinds.get(name) or _kind(table.types[column], texts, separator)
-    values: list[Any]
-    if kind == "number":
-        numbers = to_numbers(table.columns[column], name=column, where=table.where, first_line=_FIRST_LINE, empty_is_missing=True)
-        values = [None if np.isnan(number) else float(number) for number in numbers]
-    elif kind == "categories":
-        values = [tuple(part.strip() for part in text.split(separator) if part.strip()) for text in texts]
-    else:
-        values = [text or None for text in texts]
-    return RawAttribute(name=name, kind=kind, values=values, description=name.replace("_", " "))
-
-
-def _kind(column_type: str, texts: list[str], separator: str) -> AttributeKind:
-    if column_type == "token_seq":
-        return "categories"
-    if column_type == "float":
-        return "number"
-    given = [text for text in texts if text]
-    if given and all(as_number(text) is not None for text in given):
-        return "number"
-    return "categories" if not separator.isspace() and any(separator in text for text in texts) else "category"
-
-
-def _identifies(attribute: RawAttribute) -> bool:
-    given = [value for value in attribute.values if value is not None]
-    return attribute.kind == "category" and len(given) > 1 and len(set(given)) == len(given)
+def _no_column(table: AtomicTable, name: str) -> DataError:
+    return DataError(
+        f"{table.name} has no column {name}",
+        value=", ".join(map(visible, table.columns)),
+        hint="its header needs name:type entries",
+    )

@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from toolrec.grammar import PLAN_LABEL
 from toolrec.llm.embedded.options import EmbeddedOptions
 from toolrec.llm.embedded.policy import LABEL, MODEL_NAME, decide, order
 from toolrec.llm.embedded.reading import ForeignPromptError, RankRequest, read_prompt
@@ -23,8 +24,9 @@ CHARACTERS_PER_TOKEN = 4
 """The token estimate of `usage`: characters of contents, tool calls and tool schemas, divided by this and rounded up."""
 
 UNDERSTOOD = (
-    f"{MODEL_NAME} answers by rules ({LABEL}) and understands two prompts: a surrogate's task with the headings "
-    "'History (oldest first):', 'Attributes:', 'Rounds:' and 'List length:', and a rank prompt with 'History (oldest first):', "
+    f"{MODEL_NAME} answers by rules ({LABEL}) and understands three prompts: a surrogate's task with the headings "
+    "'History (oldest first):', 'Attributes:', 'Rounds:' and 'List length:', the same with a line "
+    f"{PLAN_LABEL!r} for a plan, and a rank prompt with 'History (oldest first):', "
     "'Candidates:', 'Rank by:' and 'Return:'"
 )
 Headers = list[tuple[bytes, bytes]]
@@ -40,15 +42,19 @@ class RequestError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def build_asgi_app(options: EmbeddedOptions | None = None) -> ASGIApp:
-    """The application: `POST /v1/chat/completions`, `GET /v1/models`, `GET /healthz`."""
+def build_asgi_app(options: EmbeddedOptions | None = None, *, api_key: str | None = None) -> ASGIApp:
+    """The application: `POST /v1/chat/completions`, `GET /v1/models`, `GET /healthz`.
+
+    Args:
+        api_key: the only key taken, for tests; None takes any.
+    """
     chosen = options or EmbeddedOptions()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
-            status, body = 200, await _route(scope, receive, chosen)
+            status, body = 200, await _route(scope, receive, chosen, api_key)
         except RequestError as error:
             status, body = error.status, error.body
         reply = json.dumps(body).encode()
@@ -85,7 +91,7 @@ def answer(request: Mapping[str, Any], options: EmbeddedOptions) -> dict[str, An
     return _completion(request, message, finish_reason)
 
 
-async def _route(scope: Scope, receive: Receive, options: EmbeddedOptions) -> dict[str, Any]:
+async def _route(scope: Scope, receive: Receive, options: EmbeddedOptions, api_key: str | None) -> dict[str, Any]:
     path, method = scope["path"].rstrip("/"), scope["method"]
     if path == "/healthz":
         return {"status": "ok", "model": MODEL_NAME}
@@ -95,7 +101,7 @@ async def _route(scope: Scope, receive: Receive, options: EmbeddedOptions) -> di
     if method != expected:
         raise RequestError(405, f"{path} takes {expected}")
     headers = dict(scope["headers"])
-    if options.api_key is not None and headers.get(b"authorization") != f"Bearer {options.api_key}".encode():
+    if api_key is not None and headers.get(b"authorization") != f"Bearer {api_key}".encode():
         raise RequestError(401, "the key in the Authorization header is not known here", code="invalid_api_key")
     if path == "/v1/models":
         return {"object": "list", "data": [{"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "toolrec"}]}

@@ -1,4 +1,4 @@
-"""The policy `toolrec-rules-1`: which tool to call next, when to stop, and how to order. See docs/embedded-endpoint.md.
+"""The policy `toolrec-rules-1`: which tool to call next, when to stop, and how to order. See docs/concepts/embedded-endpoint.md.
 
 Its constants were fixed by reasoning and are part of the version: changing one asks for a new name.
 """
@@ -6,7 +6,7 @@ Its constants were fixed by reasoning and are part of the version: changing one 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from toolrec.columns import PLAIN_BACKBONE
@@ -43,13 +43,14 @@ RANK_FIT_WEIGHT, RANK_SCORE_WEIGHT, RANK_ORDER_WEIGHT = 0.5, 0.3, 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the rules answer: an action with its reason, or (`list`) an ordered list for a rank prompt."""
+    """What the rules answer: an action with its reason, (`list`) an ordered list for a rank prompt, or (`plan`) several calls."""
 
-    name: Literal["retrieve", "rank", "finish", "list"]
+    name: Literal["retrieve", "rank", "finish", "list", "plan"]
     thought: str = ""
     attribute: str = ""
     k: int = 0
     items: tuple[ItemLine, ...] = ()
+    calls: tuple[Decision, ...] = ()
 
 
 def decide(situation: Situation) -> Decision:
@@ -58,11 +59,14 @@ def decide(situation: Situation) -> Decision:
     around = [fields_of(item) for item in candidates]
     names = [name for name in situation.attributes if name != PLAIN_BACKBONE]
     tastes = read_tastes(situation.history, names, around)
+    if situation.plan_length:
+        return _plan(situation, tastes)
     fits = overall_fits(around, tastes)
     own = own_fit(tastes)
     fitting = {item.item_id for item, fit in zip(candidates, fits, strict=True) if own > 0 and fit >= MIN_FITTING * own}
     action = None if situation.must_finish else _explore(situation, len(candidates), len(fitting), tastes)
-    return action or _finish(situation, candidates, fits, fitting)
+    decision = action or _finish(situation, candidates, fits, fitting)
+    return decision if situation.has_thoughts else replace(decision, thought="")
 
 
 def order(request: RankRequest) -> Decision:
@@ -98,7 +102,7 @@ def _candidates(situation: Situation) -> list[ItemLine]:
 
 def _explore(situation: Situation, num_candidates: int, num_fitting: int, tastes: dict[str, Taste]) -> Decision | None:
     """The tool call that promises most, or None where it is time to finish."""
-    k = min(MAX_K, max(DEFAULT_K, 2 * situation.list_length))
+    k = _usual_k(situation)
     untried = [name for name in situation.attributes if ("retrieve", name) not in situation.tried]
     if "retrieve" not in situation.tools:
         untried = []
@@ -123,6 +127,26 @@ def _explore(situation: Situation, num_candidates: int, num_fitting: int, tastes
         thought = f"{untried[0]} tells little of this history, but one more list is worth a look."
         return Decision(name="retrieve", attribute=untried[0], k=k, thought=thought)
     return None
+
+
+def _plan(situation: Situation, tastes: dict[str, Taste]) -> Decision:
+    """The calls that would be made if nothing came in between: the plain list, and one by each attribute that tells something.
+
+    Attributes that tell little fill it up to the lists that are looked at first; `Rank` is planned where those run out.
+    """
+    k = _usual_k(situation)
+    telling = sorted((taste for taste in tastes.values() if taste.telling >= MIN_TELLING), key=lambda taste: -taste.telling)
+    names = list(dict.fromkeys((PLAIN_BACKBONE, *(taste.attribute for taste in telling))))
+    rest = [name for name in situation.attributes if name not in names]
+    names += rest[: max(0, MIN_LISTS - len(names))]
+    calls = [Decision(name="retrieve", attribute=name, k=k) for name in names if name in situation.attributes]
+    if telling and "rank" in situation.tools and len(calls) < MIN_LISTS:
+        calls.append(Decision(name="rank", attribute=telling[0].attribute, k=k))
+    return Decision(name="plan", calls=tuple(calls[: situation.plan_length]))
+
+
+def _usual_k(situation: Situation) -> int:
+    return min(MAX_K, max(DEFAULT_K, 2 * situation.list_length))
 
 
 def _finish(situation: Situation, candidates: Sequence[ItemLine], fits: Sequence[float], fitting: Collection[str]) -> Decision:

@@ -40,7 +40,8 @@ class Situation:
 
     `number` is the decision's own, from 1. `tried` are the (tool, attribute) pairs called so far, failed ones too;
     `refused` are ids that were not accepted.
-    `tools` are the tools on offer; `is_native` tells whether the reply is to be a native tool call.
+    `tools` are the tools on offer; `is_native` tells whether the reply is to be a native tool call, and `has_thoughts` whether
+    a thought belongs to it. `plan_length` is the most calls of the plan that is asked for; 0 where one action is.
     """
 
     history: tuple[ItemLine, ...]
@@ -54,6 +55,8 @@ class Situation:
     must_finish: bool
     tools: frozenset[str]
     is_native: bool
+    has_thoughts: bool = True
+    plan_length: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ def _read_situation(request: Mapping[str, Any], start: int, texts: Sequence[str]
         rounds_left = rounds_left if left is None else left
     latest = _after_last_assistant(messages, after, texts[start])
     native = _native_tools(request)
+    number = 1 + sum(m.get("role") != "assistant" and _is_observation(t) for m, t in zip(messages, after, strict=True))
     return Situation(
         history=history,
         attributes=attributes,
@@ -136,11 +140,13 @@ def _read_situation(request: Mapping[str, Any], start: int, texts: Sequence[str]
         lists=tuple(lists.values()),
         tried=frozenset(actions) | frozenset(lists),
         refused=_refused(messages, after, (_ids_of_finish(m, t) for m, t in zip(messages, after, strict=True))),
-        number=1 + sum(m.get("role") != "assistant" and _is_observation(t) for m, t in zip(messages, after, strict=True)),
+        number=number,
+        plan_length=(_number_of(grammar.PLAN_LABEL, task) or 0) if number == 1 else 0,
         rounds_left=rounds_left,
         must_finish=rounds_left == 0 or any(grammar.has_line(grammar.FINISH_NOW, text) for text in latest),
         tools=native if native is not None else _tools_in_text(texts[: start + 1]),
         is_native=native is not None,
+        has_thoughts=not grammar.has_line(grammar.NO_THOUGHTS, task),
     )
 
 

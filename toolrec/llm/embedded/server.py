@@ -45,14 +45,19 @@ class EmbeddedServer:
         self.stop()
 
 
-def run_in_thread(options: EmbeddedOptions | None = None, host: str = LOOPBACK, port: int = 0) -> EmbeddedServer:
+def run_in_thread(
+    options: EmbeddedOptions | None = None, host: str = LOOPBACK, port: int = 0, *, api_key: str | None = None
+) -> EmbeddedServer:
     """Starts the endpoint in a thread of its own; port 0 takes a free one.
+
+    Args:
+        api_key: the only key taken, for tests; None takes any.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
     listener = open_listener(host, port)
-    server = uvicorn.Server(_config(options))
+    server = uvicorn.Server(_config(options, api_key))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="embedded-endpoint", daemon=True)
     thread.start()
     give_up_s = time.monotonic() + START_TIMEOUT_S
@@ -100,9 +105,9 @@ def base_url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
-def _config(options: EmbeddedOptions | None) -> uvicorn.Config:
+def _config(options: EmbeddedOptions | None, api_key: str | None = None) -> uvicorn.Config:
     return uvicorn.Config(
-        build_asgi_app(options),
+        build_asgi_app(options, api_key=api_key),
         log_config=None,
         log_level="error",
         access_log=False,

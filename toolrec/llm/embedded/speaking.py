@@ -13,6 +13,7 @@ from toolrec.llm.embedded.options import EmbeddedOptions
 from toolrec.llm.embedded.policy import Decision
 from toolrec.llm.replies import cut_at
 from toolrec.records import Message
+from toolrec.util.misspell import misspelt
 
 INVENTED_PREFIX = "invented-"
 
@@ -28,12 +29,15 @@ def write_message(decision: Decision, *, number: int, is_native: bool, stop: Seq
     """
     if decision.name == "list":
         text = "\n".join(f"<{item.item_id}>" for item in decision.items)
+    elif decision.name == "plan":
+        text = "\n".join(map(_action, decision.calls))
     elif is_native:
         function = {"name": decision.name, "arguments": json.dumps(_arguments(decision))}
         call = {"id": f"call_{number}", "type": "function", "function": function}
         return {"role": "assistant", "content": decision.thought, "tool_calls": [call]}, "tool_calls"
     else:
-        text = f"Thought {number}: {decision.thought}\nAction {number}: {_action(decision)}"
+        thought = f"Thought {number}: {decision.thought}\n" if decision.thought else ""
+        text = f"{thought}Action {number}: {_action(decision)}"
     return {"role": "assistant", "content": cut_at(text, stop)}, "stop"
 
 
@@ -53,7 +57,8 @@ def spoil(decision: Decision, options: EmbeddedOptions, messages: Sequence[Messa
         items = items[: len(items) // 2]
     if has_typo and items:
         place = draw.randrange(len(items))
-        items[place] = replace(items[place], item_id=_misspelt(items[place].title or items[place].item_id, draw))
+        name = items[place].title or items[place].item_id  # an id may be all digits
+        items[place] = replace(items[place], item_id=misspelt(name, draw, may_swap=str.isalnum))
     if is_invented and items:
         place = draw.randrange(len(items))
         items[place] = replace(items[place], item_id=f"{INVENTED_PREFIX}{draw.getrandbits(32):08x}")
@@ -79,12 +84,3 @@ def _action(decision: Decision) -> str:
     if decision.name == "finish":
         return "Finish[" + ", ".join(f"<{item.item_id}>" for item in decision.items) + "]"
     return f"{decision.name.capitalize()}[{decision.attribute}, {decision.k}]"
-
-
-def _misspelt(text: str, draw: random.Random) -> str:
-    """`text` with two neighbouring characters swapped, or one doubled where all are alike."""
-    places = [n for n in range(len(text) - 1) if text[n] != text[n + 1] and text[n].isalnum() and text[n + 1].isalnum()]
-    if not places:
-        return text + text[-1:]
-    at = draw.choice(places)
-    return text[:at] + text[at + 1] + text[at] + text[at + 2 :]

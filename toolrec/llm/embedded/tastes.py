@@ -1,4 +1,4 @@
-"""Tastes: what a history's attributes tell, and how well an item fits them. Formula: docs/embedded-endpoint.md."""
+"""Tastes: what a history's attributes tell, and how well an item fits them. Formula: docs/concepts/embedded-endpoint.md."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _weights(shown: Sequence[Fields]) -> list[float]:
 
 def _rating(fields: Fields) -> float | None:
     values = fields.get(RATING_FIELD)
-    return number_in(values[0]) if values else None
+    return number_in(values[0].partition(" ")[0]) if values else None  # as in `4 of 5`
 
 
 def _category_taste(attribute: str, known: Sequence[tuple[tuple[str, ...], float]]) -> Taste:

@@ -1,0 +1,1 @@
+"""Agents of other frameworks as strategies: they decide, and our tools, memory, limits, records and figures stay."""

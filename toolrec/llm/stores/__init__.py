@@ -1,0 +1,1 @@
+"""Replies that are kept: the response cache, and recordings to replay."""

@@ -1,0 +1,1 @@
+"""The tools of a data set for other agents, as an MCP server."""

@@ -1,0 +1,1 @@
+"""Training: batches, losses, epochs with early stopping, frozen states, several processes, resume."""
