@@ -35,6 +35,16 @@ class HeadNode:
     address: str
     gcs_address: str
     environment: dict[str, str]
+    process: subprocess.Popen
+    folder: Path
+
+    def last_words(self) -> str:
+        """Whether the node still runs, and what its processes said last: for the message of a test that failed."""
+        logs = self.folder / "session_latest" / "logs"
+        names = ("raylet.out", "raylet.err", "gcs_server.out", "dashboard_agent.log", "dashboard.log")
+        files = [file for file in (self.folder / "log", *(logs / name for name in names)) if file.is_file()]
+        state = "runs" if self.process.poll() is None else f"ended with {self.process.returncode}"
+        return "\n".join([f"the node {state}", *(f"--- {f.name}\n{f.read_text(errors='replace')[-2000:]}" for f in files)])
 
 
 def distinct_ports(count: int) -> list[int]:
@@ -45,7 +55,7 @@ def distinct_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
+def head() -> Iterator[HeadNode]:
     gcs, dashboard, client, agent_http, agent_grpc = distinct_ports(5)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
@@ -57,7 +67,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
     }
     environment.pop("PYTHONPATH", None)
     # Sockets lie below it, and the path of a socket has at most 107 bytes: pytest's own folders are too deep.
-    short_folder = tempfile.mkdtemp(prefix="r")
+    short_folder = Path(tempfile.mkdtemp(prefix="r"))
     flags = {
         "--port": gcs,
         "--dashboard-port": dashboard,
@@ -72,15 +82,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadNode]:
         "--temp-dir": short_folder,
     }
     command = [str(BIN / "ray"), "start", "--head", "--block", *(str(part) for flag in flags.items() for part in flag)]
-    log = (tmp_path_factory.mktemp("head") / "log").open("w+")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    with (short_folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
+    node = HeadNode(
+        address=address, gcs_address=f"127.0.0.1:{gcs}", environment=environment, process=process, folder=short_folder
+    )
     try:
-        wait_for(address, environment["RAY_AUTH_TOKEN"], process, log.name)
-        yield HeadNode(address=address, gcs_address=f"127.0.0.1:{gcs}", environment=environment)
+        wait_for_jobs(node)
+        yield node
     finally:
         end(process)
-        log.close()
         shutil.rmtree(short_folder, ignore_errors=True)
 
 
@@ -97,16 +109,16 @@ def end(process: subprocess.Popen) -> None:
     process.wait(timeout=120)
 
 
-def wait_for(address: str, token: str, process: subprocess.Popen, log: str) -> None:
+def wait_for_jobs(node: HeadNode) -> None:
+    """Waits until the node takes jobs: its job server answers before the agent that starts them is there."""
     deadline_s = time.monotonic() + 300
+    headers = {"Authorization": f"Bearer {node.environment['RAY_AUTH_TOKEN']}"}
     while True:
-        assert process.poll() is None and time.monotonic() < deadline_s, Path(log).read_text()[-3000:]
-        try:
-            response = requests.get(f"{address}/api/version", headers={"Authorization": f"Bearer {token}"}, timeout=5)
-            if response.ok:
+        assert node.process.poll() is None and time.monotonic() < deadline_s, node.last_words()
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+            first = requests.post(f"{node.address}/api/jobs/", json={"entrypoint": "true"}, headers=headers, timeout=60)
+            if first.ok:
                 return
-        except (requests.ConnectionError, requests.Timeout):
-            pass
         time.sleep(0.5)
 
 
@@ -121,8 +133,8 @@ def run(head: HeadNode, *arguments: str, **environment: str) -> subprocess.Compl
     return subprocess.run(call, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=900, check=False)
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stdout[-4000:] + done.stderr[-2000:]
+def said(done: subprocess.CompletedProcess[str], head: HeadNode) -> str:
+    return f"{done.stdout[-4000:]}{done.stderr[-2000:]}\n{head.last_words()}"
 
 
 def test_from_raw_data_to_figures_by_jobs(head: HeadNode, tmp_path: Path):
@@ -132,7 +144,7 @@ def test_from_raw_data_to_figures_by_jobs(head: HeadNode, tmp_path: Path):
     evaluate = ["evaluate", str(data), "--recommenders", str(recommenders), "--run", str(out), "--concurrency", "16"]
     for command in (prepare, train, evaluate):
         done = submit(head, *command)
-        assert done.returncode == 0, said(done)
+        assert done.returncode == 0, said(done, head)
     assert f"on the cluster: {out}" in done.stderr
     assert "run folder:" in done.stdout, "the job's log is followed to its end"
     assert "joining Ray" in done.stdout and "starting Ray" not in done.stdout
@@ -145,7 +157,7 @@ def test_from_raw_data_to_figures_by_jobs(head: HeadNode, tmp_path: Path):
 def test_a_job_that_fails_ends_with_its_exit_code_and_its_last_lines(head: HeadNode, tmp_path: Path):
     paths = ["--run", str(tmp_path / "run"), "--recommenders", str(tmp_path / "recommenders")]
     done = submit(head, "evaluate", str(tmp_path / "nothing"), *paths)
-    assert done.returncode == 2, said(done)
+    assert done.returncode == 2, said(done, head)
     assert f"error: no such data set folder; got: {tmp_path / 'nothing'}" in done.stdout
     assert "the job ended with exit code 2" in done.stderr
 
@@ -155,8 +167,8 @@ def test_rays_own_command_takes_the_runtime_environment(head: HeadNode):
     job += ["--runtime-env", "cluster/runtime-env.yaml", "--", "python", "-m", "toolrec", "evaluate", "/nowhere/demo"]
     done = subprocess.run(job, cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode != 0
-    assert "a submitted job needs absolute paths" in said(done)
-    assert "give a path that every node sees as --recommenders" in said(done)
+    assert "a submitted job needs absolute paths" in done.stdout + done.stderr, said(done, head)
+    assert "give a path that every node sees as --recommenders" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -169,7 +181,7 @@ def test_rays_own_command_takes_the_runtime_environment(head: HeadNode):
 def test_without_the_token_nothing_is_sent(environment: dict[str, str], sentence: str, head: HeadNode, tmp_path: Path):
     command = ["evaluate", "/shared/data", "--run", "/shared/run", "--recommenders", "/shared/recommenders"]
     done = submit(head, *command, HOME=str(tmp_path), **environment)
-    assert done.returncode == 2, said(done)
+    assert done.returncode == 2, said(done, head)
     [line] = done.stderr.splitlines()
     assert sentence in line and "RAY_AUTH_TOKEN" in line
 
@@ -178,7 +190,7 @@ def test_a_driver_without_the_token_does_not_join(head: HeadNode, demo_folder: P
     flags = ["--recommenders", str(demo_recommenders), "--run", str(tmp_path / "run"), "--address", head.gcs_address]
     token = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "HOME": str(tmp_path)}
     done = run(head, "-m", "toolrec", "evaluate", str(demo_folder), *flags, **token)
-    assert done.returncode == 2, said(done)
+    assert done.returncode == 2, said(done, head)
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "RAY_AUTH_TOKEN" in line and head.gcs_address in line
     assert not (tmp_path / "run").exists()
