@@ -47,12 +47,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneRay:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests with Ray go first, then slow files, so that quick ones fill up the end and no process waits for the other."""
+    """The tests with Ray go first, then slow files, so that quick ones fill up the end and no process waits for the other.
+
+    A test that starts Ray or servers and fails is run once more, and counted as `rerun` where it passes then: on a machine of two
+    cores Ray's processes at times come up too late for each other.
+    """
     using = {_file(item) for item in items if "local_ray" in getattr(item, "fixturenames", ())}
     if unknown := using - WITH_RAY:
         raise pytest.UsageError(f"{', '.join(sorted(unknown))} use local_ray: add them to WITH_RAY in tests/two_processes.py")
+    for item in items:
+        if _is_slow(item):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: (_file(item) not in WITH_RAY, SLOW.isdisjoint(item.path.relative_to(TESTS).parts)))
+        items.sort(key=lambda item: (_file(item) not in WITH_RAY, not _is_slow(item)))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return _file(item) in WITH_RAY or not SLOW.isdisjoint(item.path.relative_to(TESTS).parts)
 
 
 def _file(item: pytest.Item) -> str:

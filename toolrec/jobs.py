@@ -55,6 +55,9 @@ MAX_UPLOAD_BYTES = 100 * 1024**2
 
 CONNECT_TIMEOUT_S = 10.0
 STATUS_INTERVAL_S = 2.0
+AGENT_TIMEOUT_S = 180.0
+NO_AGENT = "No available agent"
+"""How a job server of Ray's says that none of its nodes can start a job: those of a new cluster take a while."""
 STOPPED_EXIT_CODE = 3
 
 TALKATIVE = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env")
@@ -226,11 +229,19 @@ def submit_job(client: Any, request: JobRequest, say: Callable[[str], None]) -> 
         size = check_upload(request.working_dir, runtime_env.get("excludes", ()))
         say(f"sending {request.working_dir.absolute()} ({size / 1e6:.1f} MB)")
         runtime_env["working_dir"] = str(request.working_dir.absolute())
-    try:
-        submitted: str = client.submit_job(entrypoint=shlex.join(request.command), runtime_env=runtime_env)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ConfigError(f"the job server did not take the job ({_first_line(error)})") from None
-    return submitted
+    deadline_s = time.monotonic() + AGENT_TIMEOUT_S
+    is_waiting = False
+    while True:
+        try:
+            submitted: str = client.submit_job(entrypoint=shlex.join(request.command), runtime_env=runtime_env)
+            return submitted
+        except (RuntimeError, ValueError, TypeError) as error:
+            if NO_AGENT not in str(error) or time.monotonic() > deadline_s:
+                raise ConfigError(f"the job server did not take the job ({_first_line(error)})") from None
+        if not is_waiting:
+            say(f"the job server has no agent that starts jobs yet; trying again for up to {AGENT_TIMEOUT_S:.0f} s")
+            is_waiting = True
+        time.sleep(STATUS_INTERVAL_S)
 
 
 def follow_job(client: Any, submission_id: str, write: Callable[[str], Any] = sys.stdout.write) -> tuple[int, str]:

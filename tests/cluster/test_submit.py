@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import socket
 import threading
@@ -16,7 +17,7 @@ from toolrec.cli import run_command
 from toolrec.cli.submit import check_command, with_variables
 from toolrec.connect import _refused
 from toolrec.errors import ConfigError
-from toolrec.jobs import EXCLUDES, MAX_UPLOAD_BYTES, JobRequest, check_upload, job_address, upload_files
+from toolrec.jobs import EXCLUDES, MAX_UPLOAD_BYTES, NO_AGENT, JobRequest, check_upload, job_address, submit_job, upload_files
 
 ROOT = Path(__file__).resolve().parents[2]
 RECOMMENDERS = ["--recommenders", "/shared/recommenders/demo"]
@@ -168,3 +169,32 @@ def test_another_version_is_told_in_one_sentence():
     assert "head:6379 has Ray 2.58.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.2" in str(error)
     other = RuntimeError("something else")
     assert _refused(other, None) is other
+
+
+class StartingCluster:
+    """A job server's client whose first answers are these refusals, in the words of Ray's own client."""
+
+    def __init__(self, *refusals: str) -> None:
+        self.refusals = list(refusals)
+
+    def submit_job(self, **_: object) -> str:
+        if self.refusals:
+            raise RuntimeError(f"Request failed with status code 500: {self.refusals.pop(0)}")
+        return "job_1"
+
+
+def test_a_cluster_that_is_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("toolrec.jobs.STATUS_INTERVAL_S", 0.01)
+    starting, said = StartingCluster(*(f"{NO_AGENT} to submit job, please try again later." for _ in range(2))), []
+    assert submit_job(starting, JobRequest(command=("true",)), said.append) == "job_1"
+    assert said == ["the job server has no agent that starts jobs yet; trying again for up to 180 s"]
+    with pytest.raises(ConfigError, match=r"did not take the job \(Request failed with status code 500: full\)"):
+        submit_job(StartingCluster("full"), JobRequest(command=("true",)), said.append)
+    monkeypatch.setattr("toolrec.jobs.AGENT_TIMEOUT_S", 0.0)
+    with pytest.raises(ConfigError, match=NO_AGENT):
+        submit_job(StartingCluster(NO_AGENT, NO_AGENT), JobRequest(command=("true",)), said.append)
+
+
+def test_these_are_rays_words_for_a_cluster_without_an_agent():
+    source = importlib.util.find_spec("ray.dashboard.modules.job.job_head").origin
+    assert NO_AGENT in Path(source).read_text()

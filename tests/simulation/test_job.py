@@ -55,8 +55,25 @@ def distinct_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[HeadNode]:
-    gcs, dashboard, client, agent_http, agent_grpc = distinct_ports(5)
+def nodes() -> Iterator[list[HeadNode]]:
+    """The head nodes that this file's tests have started; the last one is in use."""
+    started: list[HeadNode] = []
+    yield started
+    for node in started:
+        end(node)
+
+
+@pytest.fixture
+def head(nodes: list[HeadNode]) -> HeadNode:
+    """A head node that takes jobs: the one in use, or a new one where that has died."""
+    if not nodes or nodes[-1].process.poll() is not None:
+        nodes.append(start_head())
+        wait_for_jobs(nodes[-1])
+    return nodes[-1]
+
+
+def start_head() -> HeadNode:
+    gcs, dashboard, client = distinct_ports(3)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
@@ -67,37 +84,34 @@ def head() -> Iterator[HeadNode]:
     }
     environment.pop("PYTHONPATH", None)
     # Sockets lie below it, and the path of a socket has at most 107 bytes: pytest's own folders are too deep.
-    short_folder = Path(tempfile.mkdtemp(prefix="r"))
+    folder = Path(tempfile.mkdtemp(prefix="r"))
     flags = {
         "--port": gcs,
         "--dashboard-port": dashboard,
         "--ray-client-server-port": client,
-        "--dashboard-agent-listen-port": agent_http,
-        "--dashboard-agent-grpc-port": agent_grpc,
+        "--dashboard-agent-listen-port": 0,  # any: a node whose agent finds its port taken ends itself
         "--node-ip-address": "127.0.0.1",
         "--dashboard-host": "127.0.0.1",
         "--num-cpus": 4,
         "--object-store-memory": 200 * 1024**2,
         "--include-dashboard": "true",
-        "--temp-dir": short_folder,
+        "--temp-dir": folder,
     }
     command = [str(BIN / "ray"), "start", "--head", "--block", *(str(part) for flag in flags.items() for part in flag)]
-    with (short_folder / "log").open("w") as log:
+    with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    address = f"http://127.0.0.1:{dashboard}"
-    node = HeadNode(
-        address=address, gcs_address=f"127.0.0.1:{gcs}", environment=environment, process=process, folder=short_folder
+    return HeadNode(
+        address=f"http://127.0.0.1:{dashboard}",
+        gcs_address=f"127.0.0.1:{gcs}",
+        environment=environment,
+        process=process,
+        folder=folder,
     )
-    try:
-        wait_for_jobs(node)
-        yield node
-    finally:
-        end(process)
-        shutil.rmtree(short_folder, ignore_errors=True)
 
 
-def end(process: subprocess.Popen) -> None:
+def end(node: HeadNode) -> None:
     """Ends a node with all of its processes; `ray start` alone takes half a minute for it."""
+    process = node.process
     family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -107,6 +121,7 @@ def end(process: subprocess.Popen) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     process.wait(timeout=120)
+    shutil.rmtree(node.folder, ignore_errors=True)
 
 
 def wait_for_jobs(node: HeadNode) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from toolrec.grammar import encodable
@@ -43,7 +42,7 @@ def read_completion(data: Any, *, num_attempts: int) -> Completion:
     return Completion(
         text=text,
         tool_calls=tool_calls,
-        usage=replace(read_usage(data), num_calls=1, num_attempts=num_attempts),
+        usage=read_usage(data, num_calls=1, num_attempts=num_attempts),
         finish_reason=finish_reason,
         reasoning=reasoning,
         extra=_unknown(message, _KNOWN_FIELDS) if len(message) > _NUM_PLAIN_FIELDS else {},
@@ -185,14 +184,14 @@ def _tool_calls(raw: Any) -> tuple[LLMToolCall, ...]:
 _NUM_CALL_FIELDS = 3
 
 
-def read_usage(data: Any) -> Usage:
+def read_usage(data: Any, *, num_calls: int = 0, num_attempts: int = 0) -> Usage:
     """Tokens as reported, of whatever shape the rest is; where none are they are 0, and the client counts `usage_missing`.
 
     What `total_tokens` has beyond prompt and completion is thinking that the completion leaves out, and is paid for.
     """
     raw = data.get("usage") if isinstance(data, dict) else None
     if not isinstance(raw, dict):
-        return Usage()
+        return Usage(num_calls=num_calls, num_attempts=num_attempts)
     prompt = _first_count(raw, ("prompt_tokens", "input_tokens"))
     completion = _first_count(raw, ("completion_tokens", "output_tokens"))
     details = raw.get("prompt_tokens_details", raw.get("input_tokens_details"))
@@ -202,17 +201,25 @@ def read_usage(data: Any) -> Usage:
         prompt_tokens=prompt,
         cached_tokens=min(cached, prompt),
         completion_tokens=max(completion, _count(raw.get("total_tokens")) - prompt),
+        num_calls=num_calls,
+        num_attempts=num_attempts,
     )
 
 
 def _first_count(raw: dict[str, Any], names: Sequence[str]) -> int:
-    return next((count for name in names if (count := _count(raw.get(name)))), 0)
+    for name in names:
+        if name in raw and (count := _count(raw[name])):
+            return count
+    return 0
 
 
 def _count(value: Any) -> int:
+    if type(value) is int and 0 <= value < _MAX_COUNT:
+        return value
     if isinstance(value, str):
         value = int(value) if value.isdecimal() and len(value) <= _MAX_DIGITS else 0
-    return int(value) if isinstance(value, (int, float)) and 0 <= value < 1e12 else 0
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < _MAX_COUNT else 0
 
 
 _MAX_DIGITS = 12
+_MAX_COUNT = 10**_MAX_DIGITS

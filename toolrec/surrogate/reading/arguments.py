@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolrec.errors import ReplyError
@@ -15,6 +15,11 @@ from toolrec.tools.calls import clean_attribute
 
 _WRAPPERS = ("parameters", "arguments", "args", "input", "params", "kwargs", "properties", "tool_input", "action_input")
 _MAX_WRAPPERS = 3
+_FIELDS: Mapping[ActionName, tuple[str, ...]] = {
+    "retrieve": ("attribute", "k"),
+    "rank": ("attribute", "k"),
+    "finish": ("items",),
+}
 _OTHER_KEYS: Mapping[str, frozenset[str]] = {
     "attribute": frozenset(("attribute", "attr", "attributes", "attribute_name", "aspect")),
     "k": frozenset(("k", "top_k", "topk", "n", "count", "limit", "num", "number", "num_items", "size")),
@@ -55,7 +60,8 @@ def read_arguments(name: ActionName, arguments: Any, *, call_id: str = "") -> To
         repairs.append("bare_list")
     if not isinstance(value, dict):
         raise ReplyError("the arguments are not a JSON object", kind="bad_arguments")
-    fields = _named(_unwrapped(value, name, repairs), repairs)
+    wanted = _FIELDS[name]
+    fields = _named(_unwrapped(value, wanted, repairs), wanted, repairs)
     if name == "finish":
         entries = _entries(_items(fields, repairs), repairs)
         return ToolCall(name=name, items=entries, call_id=call_id, repairs=tuple(dict.fromkeys(repairs)))
@@ -115,10 +121,11 @@ def finish_entries(text: str) -> tuple[str, ...]:
     return entries
 
 
-def _unwrapped(fields: dict[str, Any], name: ActionName, repairs: list[str]) -> dict[str, Any]:
+def _unwrapped(fields: dict[str, Any], wanted: Sequence[str], repairs: list[str]) -> dict[str, Any]:
     """The fields without `{"parameters": …}` around them."""
-    wanted = ("items",) if name == "finish" else ("attribute", "k")
     for _ in range(_MAX_WRAPPERS):
+        if any(field in fields for field in wanted):
+            break
         keys = {_key(key) for key in fields}
         if any(_OTHER_KEYS[field] & keys for field in wanted):
             break
@@ -126,7 +133,7 @@ def _unwrapped(fields: dict[str, Any], name: ActionName, repairs: list[str]) -> 
         if isinstance(inner, str) and starts_like_json(inner):
             inner, found = read_json(inner)
             repairs.extend(found)
-        if isinstance(inner, list) and name == "finish":
+        if isinstance(inner, list) and "items" in wanted:
             inner = {"items": inner}
         if not isinstance(inner, dict):
             break
@@ -135,18 +142,18 @@ def _unwrapped(fields: dict[str, Any], name: ActionName, repairs: list[str]) -> 
     return fields
 
 
-def _named(fields: Mapping[str, Any], repairs: list[str]) -> dict[str, Any]:
+def _named(fields: Mapping[str, Any], wanted: Sequence[str], repairs: list[str]) -> dict[str, Any]:
     """The fields under our names; a name of ours wins over another for it."""
     named: dict[str, Any] = {}
-    for field, others in _OTHER_KEYS.items():
+    for field in wanted:
         if field in fields:
             named[field] = fields[field]
             continue
-        found = [key for key in fields if _key(key) in others]
+        found = [key for key in fields if _key(key) in _OTHER_KEYS[field]]
         if found:
             named[field] = fields[found[0]]
             repairs.append("other_key")
-    if "items" not in named:
+    if "items" in wanted and "items" not in named:
         lists = [value for value in fields.values() if isinstance(value, list) and value]
         if len(lists) == 1:
             named["items"] = lists[0]

@@ -17,6 +17,14 @@ MAX_REPAIR_CHARACTERS = 4_000
 _MAX_BRACKETS = 100
 _FENCE = re.compile(r"^```[\w-]{0,20}[ \t]*\n?(.*?)\n?```$", re.DOTALL)
 _OPENING, _CLOSING = "{[", "}]"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+# Made once: `json.loads` makes a decoder for each call that names one of these.
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
 _LENIENT = json.JSONDecoder(strict=False)
 
 
@@ -31,7 +39,7 @@ def read_json(text: str) -> tuple[Any, tuple[str, ...]]:
     value: Any
     repairs: tuple[str, ...] = ()
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = _STRICT.decode(text)
     except (ValueError, RecursionError):
         value, repairs = _repaired(text.strip())
     for _ in range(2):
@@ -78,7 +86,7 @@ def _mended(text: str) -> tuple[Any, tuple[str, ...]]:
     closed = text + _missing_brackets(text)
     if closed != text:
         try:
-            return json.loads(closed, parse_constant=_refuse_constant), ("missing_bracket",)
+            return _STRICT.decode(closed), ("missing_bracket",)
         except (ValueError, RecursionError):
             pass
     if text[-1] not in _CLOSING:
@@ -118,10 +126,6 @@ def _has_constant(value: Any) -> bool:
         return value != value or value in (float("inf"), float("-inf"))
     parts: Sequence[Any] = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(_has_constant(part) for part in parts)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _no_json() -> ReplyError:
