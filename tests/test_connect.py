@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import os
 import pickle
@@ -114,7 +115,7 @@ def test_a_machine_that_is_too_busy_to_start_ray_is_said(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("ray.init", never_up)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # start_local takes it out, and here it comes back
-    with pytest.raises(RunStoppedError, match=r"Ray did not start within 120 s: this machine is too busy; got: load \d+ on"):
+    with pytest.raises(RunStoppedError, match=r"Ray did not start within 240 s: this machine is too busy; got: load \d+ on"):
         connect.start_local(2)
 
 
@@ -133,3 +134,22 @@ def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch
     with connect.patient_start():
         assert services.get_node("a", "n") == {"node_id": "n"}
     assert services.get_node is get_node
+
+
+def test_a_node_need_not_wait_for_the_ports_of_its_agents(tmp_path: Path):
+    import ray._raylet as raylet
+    from ray._private import ray_constants, services
+
+    node = "ab" * 28
+    arguments = {"node_id": node, "session_dir": str(tmp_path), "metrics_export_port": 0, "metrics_agent_port": None}
+    arguments["dashboard_agent_listen_port"] = ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+    connect._name_ports(arguments)
+    ports = {name: port for name, port in arguments.items() if name.endswith("_port")}
+    assert len(ports) == len(set(ports.values())) == 4
+    assert all(port < connect.handed_out_from() for port in ports.values())
+    assert raylet.wait_for_persisted_port(str(tmp_path), node, raylet.METRICS_AGENT_PORT_NAME) == ports["metrics_agent_port"]
+    assert len(list(tmp_path.iterdir())) == 4
+    given = {**arguments, "metrics_export_port": 9_100}
+    connect._name_ports(given)
+    assert given == {**arguments, "metrics_export_port": 9_100}, "what is named stays"
+    assert {"session_dir", "node_id", *ports} <= set(inspect.signature(services.start_raylet).parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import random
@@ -29,7 +30,9 @@ CONNECT_TIMEOUT_S = 10.0
 """How long an answer from a given address is waited for."""
 
 BUSY_MACHINE = {
-    "RAY_agent_register_timeout_ms": "120000",  # Ray's default: 30 s, after which the node ends itself
+    "RAY_agent_register_timeout_ms": "300000",  # Ray's default: 30 s, after which the node ends itself
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # Ray's default: 60 s, after which the head node ends itself
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "300",  # Ray's default: 30 s, for each of the dashboard's processes
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Serve's default: 5 s, after which it kills the proxy that is starting
 }
 """How long a Ray of our own waits for its own processes: on a busy machine each takes several seconds to start."""
@@ -202,7 +205,7 @@ def free_port() -> int:
     raise ConfigError(f"no free port on the loopback address ({error})")
 
 
-START_S = 120.0
+START_S = 240.0
 """How long a node of Ray may take to come up; Ray itself allows 30 s and has no setting for it."""
 
 _TOO_BUSY = "The current node timed out during startup"
@@ -255,9 +258,11 @@ def start_local(num_cpus: int | None = None, *, object_store_bytes: int = 512 * 
 
 @contextlib.contextmanager
 def patient_start() -> Iterator[None]:
-    """Inside the block a node of Ray may take `START_S` to come up: Ray's question whether it is there waits for the answer.
+    """Inside the block a node of Ray may take `START_S` to come up, where Ray allows 30 s and has no setting for it.
 
-    The waits of `BUSY_MACHINE` go into the environment, which the node's processes inherit.
+    Ray's question whether the node is there waits for the answer. The node's agents are told their ports, and the files in which
+    they would name them are there from the start: a raylet waits 30 s for each and then aborts. The waits of `BUSY_MACHINE`
+    go into the environment, which the node's processes inherit.
 
     Raises:
         RunStoppedError: it did not come up.
@@ -266,7 +271,14 @@ def patient_start() -> Iterator[None]:
 
     for name, wait in BUSY_MACHINE.items():
         os.environ.setdefault(name, wait)
-    get_node = services.get_node
+    get_node, start_raylet = services.get_node, services.start_raylet
+    raylets: list[Any] = []
+
+    def start_with_ports(*given: Any, **named: Any) -> Any:
+        call = inspect.signature(start_raylet).bind(*given, **named)
+        _name_ports(call.arguments)
+        raylets.append(start_raylet(*call.args, **call.kwargs))
+        return raylets[-1]
 
     def wait_for_node(*given: Any, **named: Any) -> Any:
         deadline_s = time.monotonic() + START_S
@@ -274,10 +286,12 @@ def patient_start() -> Iterator[None]:
             try:
                 return get_node(*given, **named)
             except RuntimeError:
-                if time.monotonic() > deadline_s:
+                has_ended = bool(raylets) and raylets[-1].process.poll() is not None
+                if has_ended or time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.2)
 
+    services.start_raylet = start_with_ports
     services.get_node = wait_for_node
     try:
         yield
@@ -289,4 +303,23 @@ def patient_start() -> Iterator[None]:
         said = f"Ray did not start within {START_S:.0f} s: this machine is too busy"
         raise RunStoppedError(said, value=load, hint=hint) from error
     finally:
-        services.get_node = get_node
+        services.get_node, services.start_raylet = get_node, start_raylet
+
+
+def _name_ports(arguments: dict[str, Any]) -> None:
+    """Gives the agents of a node that is about to start their ports, and writes the files in which the node looks for them."""
+    import ray._raylet as raylet
+    from ray._private import ray_constants
+
+    files = {
+        "metrics_agent_port": raylet.METRICS_AGENT_PORT_NAME,
+        "metrics_export_port": raylet.METRICS_EXPORT_PORT_NAME,
+        "dashboard_agent_listen_port": raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+        "runtime_env_agent_port": raylet.RUNTIME_ENV_AGENT_PORT_NAME,
+    }
+    # Ray's default is the same for all nodes of a machine: the second one would have no agent that starts jobs.
+    unnamed = (None, 0, ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
+    for name, file in files.items():
+        while arguments.get(name) in unnamed or sum(arguments.get(name) == arguments.get(other) for other in files) > 1:
+            arguments[name] = free_port()
+        raylet.persist_port(arguments["session_dir"], arguments["node_id"], file, arguments[name])

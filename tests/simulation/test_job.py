@@ -27,6 +27,14 @@ from toolrec.data import load_dataset
 BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(1200)
 
+RAY = """
+from ray.scripts.scripts import main
+from toolrec.connect import patient_start
+with patient_start():
+    main()
+"""
+"""The command `ray`, which waits longer for its node: another process's tests start Rays at the same time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadNode:
@@ -97,7 +105,7 @@ def start_head() -> HeadNode:
         "--include-dashboard": "true",
         "--temp-dir": folder,
     }
-    command = [str(BIN / "ray"), "start", "--head", "--block", *(str(part) for flag in flags.items() for part in flag)]
+    command = [sys.executable, "-c", RAY, "start", "--head", "--block", *(str(part) for flag in flags.items() for part in flag)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     return HeadNode(
