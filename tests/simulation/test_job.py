@@ -164,7 +164,8 @@ def test_from_raw_data_to_figures_by_jobs(head: HeadNode, tmp_path: Path):
     data, recommenders, out = (tmp_path / name for name in ("data", "recommenders", "run"))
     prepare = ["data", "prepare", "demo", "--users", "60", "--items", "120", "--seed", "3", "--out", str(data)]
     train = ["train", str(data), "--out", str(recommenders), "--epochs", "1", "--attributes", "genre", "--no-fusions"]
-    evaluate = ["evaluate", str(data), "--recommenders", str(recommenders), "--run", str(out), "--concurrency", "16"]
+    # Tools on Serve across nodes are tested in `tests/cluster/test_nodes.py`.
+    evaluate = ["evaluate", str(data), "--recommenders", str(recommenders), "--run", str(out), "--tools", "local"]
     for command in (prepare, train, evaluate):
         done = submit(head, *command)
         assert done.returncode == 0, said(done, head)

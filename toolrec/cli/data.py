@@ -70,27 +70,19 @@ def prepare(
 def list_sources() -> None:
     """List the published data sets that `prepare` knows by name, and where to get them."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
 
     from toolrec.data.sources.registry import ENTRIES
 
-    table = Table(title="toolrec data prepare NAME --source PATH")
-    for heading in ("name", "data set", "download", "files", "attributes", "licence"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    console = Console(highlight=False)
     for entry in ENTRIES:
-        table.add_row(
-            entry.name,
-            f"{entry.title}\n{entry.home_page}",
-            "automatic" if entry.download else "by hand",
-            entry.files,
-            entry.attributes,
-            f"{entry.licence}\n{entry.citation}",
-        )
-    console = Console()
-    console.print(table)
+        how = f"toolrec data prepare {entry.name}" + ("" if entry.download else " --source PATH (download by hand)")
+        console.print(f"{entry.title}: {how}", style="bold", markup=False, soft_wrap=True)
+        facts = {"page": entry.home_page, "files": entry.files, "attributes": entry.attributes}
+        for name, fact in {**facts, "licence": entry.licence, "cite": entry.citation}.items():
+            console.print(Padding(f"{name}: {fact}", (0, 0, 0, 4), expand=False), markup=False)
     console.print(
         "Beside these: recbole (a folder or zip of atomic files), demo (made up), and your own files with --interactions.",
-        highlight=False,
         soft_wrap=True,
     )
 
