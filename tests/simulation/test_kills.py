@@ -1,6 +1,7 @@
 """Processes of every kind are killed at several moments: the users and their lists are those of the unbroken run.
 
-`make test` kills one of each kind in a single run; `make test-all` also kills each kind three times, and pairs of them.
+`make test` kills one of each kind in a single run; `make test-all` also kills each kind by itself, actors three times and
+Serve's processes, which take long to start, once; and pairs of them.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ TITLES = {
     "endpoint actor": "ray::EmbeddedEndpoint",
 }
 """How the processes of each kind begin their titles."""
+OF_SERVE = ("tool replica", "Serve controller", "Serve proxy")
 
 
 Blow = tuple[int, tuple[str, ...]]
@@ -184,8 +186,9 @@ def test_one_process_of_each_kind_killed_during_one_run_changes_no_list(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TITLES)
-def test_a_process_killed_three_times_changes_no_list(simulate: Callable[..., Path], unbroken: Path, tmp_path: Path, kind: str):
-    run = simulate(tmp_path / "run", [(moment, (kind,)) for moment in (EARLY, MIDDLE, LATE)])
+def test_a_kind_killed_by_itself_changes_no_list(simulate: Callable[..., Path], unbroken: Path, tmp_path: Path, kind: str):
+    moments = (MIDDLE,) if kind in OF_SERVE else (EARLY, MIDDLE, LATE)
+    run = simulate(tmp_path / "run", [(moment, (kind,)) for moment in moments])
     assert_same(run, unbroken)
     attempts = read_users(run)["attempt"]
     if kind == "simulation actor":
