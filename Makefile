@@ -11,6 +11,8 @@ EVALUATE_FLAGS ?=
 
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Where it is set, every process compiles all that it imports anew: torch takes twice the time, and Ray starts many processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 # An environment of its own for a small real LLM; its packages touch nothing of toolrec's.
 LLM_VENV := .venv-llm
