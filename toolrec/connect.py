@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import logging
 import os
@@ -308,9 +309,9 @@ def patient_start() -> Iterator[None]:
 
 def _name_ports(arguments: dict[str, Any]) -> None:
     """Gives the agents of a node that is about to start their ports, and writes the files in which the node looks for them."""
-    import ray._raylet as raylet
     from ray._private import ray_constants
 
+    raylet: Any = importlib.import_module("ray._raylet")  # compiled, and without types
     files = {
         "metrics_agent_port": raylet.METRICS_AGENT_PORT_NAME,
         "metrics_export_port": raylet.METRICS_EXPORT_PORT_NAME,

@@ -293,7 +293,7 @@ class OpenAIChat:
         if error is not None:
             raise self._error_with_status_200(error, call)
         try:
-            completion = read_completion(data, num_attempts=call.num_attempts)
+            completion = read_completion(data, num_attempts=call.num_attempts, usage=call.paid)
         except UnusableReplyError as unusable:
             reason = finish_reason_in(data)
             if reason.startswith("content_filter"):

@@ -121,6 +121,8 @@ def mask(text: str, secrets: Iterable[str]) -> str:
 def without_secrets(completion: Completion, secrets: Sequence[str]) -> Completion:
     """The reply without the known keys, for an endpoint that says back what it was sent; the same object where it has none."""
     held = [secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS]
+    if not held:
+        return completion
     calls = (f"{call.id}\n{call.name}\n{call.arguments}" for call in completion.tool_calls)
     extra = json.dumps([completion.extra, *(call.extra for call in completion.tool_calls)]) if has_extra(completion) else ""
     texts = (completion.text, completion.reasoning, completion.finish_reason, extra, *calls)

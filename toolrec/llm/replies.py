@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolrec.grammar import encodable
@@ -19,12 +20,13 @@ class UnusableReplyError(Exception):
     """An answer with status 200 that holds no reply; asking again may help."""
 
 
-def read_completion(data: Any, *, num_attempts: int) -> Completion:
+def read_completion(data: Any, *, num_attempts: int, usage: Usage | None = None) -> Completion:
     """Reads one chat completion.
 
     Args:
         data: the decoded JSON.
         num_attempts: HTTP requests that the call took.
+        usage: what `read_usage` gave for these data; None to read it here.
 
     Raises:
         UnusableReplyError: no choices, or a shape that is none of a chat completion.
@@ -42,7 +44,7 @@ def read_completion(data: Any, *, num_attempts: int) -> Completion:
     return Completion(
         text=text,
         tool_calls=tool_calls,
-        usage=read_usage(data, num_calls=1, num_attempts=num_attempts),
+        usage=replace(usage or read_usage(data), num_calls=1, num_attempts=num_attempts),
         finish_reason=finish_reason,
         reasoning=reasoning,
         extra=_unknown(message, _KNOWN_FIELDS) if len(message) > _NUM_PLAIN_FIELDS else {},
@@ -184,14 +186,14 @@ def _tool_calls(raw: Any) -> tuple[LLMToolCall, ...]:
 _NUM_CALL_FIELDS = 3
 
 
-def read_usage(data: Any, *, num_calls: int = 0, num_attempts: int = 0) -> Usage:
+def read_usage(data: Any) -> Usage:
     """Tokens as reported, of whatever shape the rest is; where none are they are 0, and the client counts `usage_missing`.
 
     What `total_tokens` has beyond prompt and completion is thinking that the completion leaves out, and is paid for.
     """
     raw = data.get("usage") if isinstance(data, dict) else None
     if not isinstance(raw, dict):
-        return Usage(num_calls=num_calls, num_attempts=num_attempts)
+        return Usage()
     prompt = _first_count(raw, ("prompt_tokens", "input_tokens"))
     completion = _first_count(raw, ("completion_tokens", "output_tokens"))
     details = raw.get("prompt_tokens_details", raw.get("input_tokens_details"))
@@ -201,8 +203,6 @@ def read_usage(data: Any, *, num_calls: int = 0, num_attempts: int = 0) -> Usage
         prompt_tokens=prompt,
         cached_tokens=min(cached, prompt),
         completion_tokens=max(completion, _count(raw.get("total_tokens")) - prompt),
-        num_calls=num_calls,
-        num_attempts=num_attempts,
     )
 
 

@@ -100,7 +100,8 @@ class Draft:
 
     def repaired(self, kinds: Iterable[str]) -> None:
         """Counts what had to be repaired in a reply before it could be read."""
-        self.counts.update(f"repaired_{kind}" for kind in kinds)
+        for kind in kinds:
+            self.counts[f"repaired_{kind}"] += 1
 
     def refuse(self, error: ReplyError, message: Message | None) -> None:
         """Takes a refusal in; `message` tells the LLM of it, and is None where nobody waits for an answer."""

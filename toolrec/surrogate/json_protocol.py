@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,9 +68,9 @@ class JsonProtocol:
         text = encodable(cut_observation(completion.text))
         return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY, **completion.extra}
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
         """None: a reply is echoed as it came."""
-        return Counter()
+        return []
 
     def thought(self, completion: Completion) -> str:
         """The object's thought, or the reasoning where there is none."""

@@ -92,7 +92,7 @@ class Surrogate(Stepping):
             draft.counts["context_shortened"] += 1
             completion = await self._llm.complete(shorter, tools=tools, stop=self._protocol.stop, **form)
         message = self._protocol.echo(completion, messages=messages)
-        draft.repaired(self._protocol.repairs(completion, message).elements())
+        draft.repaired(self._protocol.repairs(completion, message))
         draft.asked(completion, message, self._protocol.thought(completion), holds_calls=bool(completion.tool_calls))
         draft.open_replies = deque(self._protocol.open_replies(message))
         if completion.finish_reason == "length":

@@ -6,7 +6,6 @@ text) is read back from that message, so that a conversation restored from its m
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,8 +75,8 @@ class ReplyProtocolRules(Protocol):
         """The reply as an assistant message of the conversation."""
         ...
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
-        """What the echo repairs, by kind; `read` tells the rest."""
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
+        """What the echo repairs, by kind, a kind for each time; `read` tells the rest."""
         ...
 
     def thought(self, completion: Completion) -> str:
@@ -186,15 +185,15 @@ class ToolsProtocol:
             calls.pop()
         return {"role": "assistant", "content": text, "tool_calls": calls, **completion.extra}
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
         """What the echo repairs, by kind."""
-        found: Counter[str] = Counter()
+        found: list[str] = []
         for call, echoed in zip(completion.tool_calls, message.get("tool_calls") or (), strict=False):
             name, arguments = echoed["function"]["name"], echoed["function"]["arguments"]
             if name != call.name and call.name.strip().casefold() not in self._allowed and name in self._allowed:
-                found["tool_name"] += 1
+                found.append("tool_name")
             if arguments != call.arguments and not is_object(call.arguments):
-                found.update(json_repairs(call.arguments))
+                found.extend(json_repairs(call.arguments))
         return found
 
     def _name(self, name: str) -> str:
@@ -274,9 +273,9 @@ class TextProtocol:
         text = encodable(cut_observation(completion.text))
         return {"role": "assistant", "content": text if text.strip() else EMPTY_REPLY, **completion.extra}
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
         """None: a text is echoed as it came."""
-        return Counter()
+        return []
 
     def thought(self, completion: Completion) -> str:
         """What stands before the action, or the reasoning where there is none."""

@@ -162,7 +162,7 @@ class ToolSession:
             await self.fail(error.failure_kind, f"{type(error).__name__}: {error}", http_status=error.http_status)
         draft = self._draft  # another one, where a call was carried out meanwhile
         message = rules.echo(completion, messages=self.messages)
-        draft.repaired(rules.repairs(completion, message).elements())
+        draft.repaired(rules.repairs(completion, message))
         draft.asked(completion, message, rules.thought(completion), holds_calls=bool(completion.tool_calls))
         return completion
 

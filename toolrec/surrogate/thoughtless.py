@@ -6,7 +6,6 @@ What a reasoning model thinks apart from its answer is the endpoint's matter; it
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,11 +27,11 @@ class CallsOnly(ToolsProtocol):
         message = super().echo(completion, messages=messages)
         return {**message, "content": ""} if message.get("tool_calls") else message
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
         """What the echo repairs, and a text that it leaves out."""
         found = super().repairs(completion, message)
         if message.get("tool_calls") and completion.text.strip():
-            found[LEFT_OUT] += 1
+            found.append(LEFT_OUT)
         return found
 
     def thought(self, completion: Completion) -> str:
@@ -49,10 +48,10 @@ class ActionsOnly(TextProtocol):
         action = find_action(message["content"])
         return {**message, "content": message["content"][action.start :]} if action else message
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
         """A thought that the echo leaves out."""
         before = super().echo(completion)["content"].removesuffix(message["content"])
-        return Counter({LEFT_OUT: 1} if before.strip() else {})
+        return [LEFT_OUT] if before.strip() else []
 
     def thought(self, completion: Completion) -> str:
         """None."""
@@ -86,9 +85,9 @@ class JsonActionsOnly(JsonProtocol):
             return {**message, "content": json.dumps({"action": fields["action"]}, ensure_ascii=False)}
         return message
 
-    def repairs(self, completion: Completion, message: Message) -> Counter[str]:
+    def repairs(self, completion: Completion, message: Message) -> list[str]:
         """A thought that the echo leaves out."""
-        return Counter({LEFT_OUT: 1} if "action" in (said := _object_in(completion.text)) and said.get("thought") else {})
+        return [LEFT_OUT] if "action" in (said := _object_in(completion.text)) and said.get("thought") else []
 
     def thought(self, completion: Completion) -> str:
         """None."""
