@@ -13,6 +13,7 @@ from toolrec.data import Dataset, load_dataset
 from toolrec.errors import ConfigError
 from toolrec.runs.run import Run, load_run
 from toolrec.util.settings_sources import Layer, resolve
+from toolrec.util.urls import place_of
 
 
 def prepare(name: str = "own", *, out: str | Path | None = None, overwrite: bool = False, **settings: Any) -> Dataset:
@@ -43,7 +44,7 @@ def prepare(name: str = "own", *, out: str | Path | None = None, overwrite: bool
         raise ConfigError("unknown source", value=name, allowed=SOURCES)
     paths = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
     chosen = load_settings(None, paths)
-    folder = Path(out) if out is not None else Path("data") / default_name(name, chosen)
+    folder = place_of(out) if out is not None else Path("data") / default_name(name, chosen)
     refuse_other_folder(folder)  # before any download
     prepare_source(
         read_source(chosen.source_config(name)),

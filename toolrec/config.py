@@ -144,6 +144,13 @@ class CompleteConfig(RunConfig):
     recommenders: Path = setting(REQUIRED, "Recommenders' folder.")
     run: Path = setting(REQUIRED, "Run folder.", is_output=True)
 
+    @property
+    def folder(self) -> Path:
+        """Where the run folder is written on this machine: `run`, or its working folder where that is a URL."""
+        from toolrec.runs.mirror import working_folder
+
+        return working_folder(self.run)
+
 
 def read_run_config(path: Path) -> dict[str, Any]:
     """The values of a YAML or JSON file or of a run's manifest, by key; of a manifest, without what says where its own run wrote.

@@ -14,6 +14,7 @@ ToolRecError                  exit code 1
 │   └── ContextTooLongError         the messages do not fit
 ├── RunFailedError            1  every user of a run came to nothing; its folder says why
 ├── StorageError              3  the disk is full or a file cannot be written; the run is resumable
+│   └── RemoteStorageError       a bucket is missing, refuses, or does not answer; at the start an input error says so
 ├── RunStoppedError           3  stopped before the end; the run is resumable
 ├── ReplyError                -  the LLM's reply cannot be used; it is asked again with the reason
 └── ToolError                 -  goes back to the LLM as text
@@ -158,6 +159,16 @@ class StorageError(ToolRecError):
     """The disk is full or a file cannot be written; what was written before stays usable."""
 
     exit_code = 3
+
+
+class RemoteStorageError(StorageError):
+    """What lies at a URL cannot be read or written; `is_missing` where nothing is there."""
+
+    def __init__(
+        self, message: str, *, is_missing: bool = False, value: Any = None, allowed: Any = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, value=value, allowed=allowed, hint=hint)
+        self.is_missing = is_missing
 
 
 class RunStoppedError(ToolRecError):

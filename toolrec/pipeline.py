@@ -42,6 +42,7 @@ from toolrec.runs.control import ControlFile
 from toolrec.runs.failures import FailureLog, ending_of
 from toolrec.runs.folder import (
     REPORT,
+    Mirror,
     RunFolder,
     read_attempts,
     read_llm_counts,
@@ -52,6 +53,7 @@ from toolrec.runs.folder import (
     rounds_by_part,
 )
 from toolrec.runs.ledger import ledger_of, void_spend
+from toolrec.runs.mirror import mirrored
 from toolrec.runs.run import stored_price
 from toolrec.simulation.actor_pool import ActorPool
 from toolrec.simulation.actors import SimulationSpec
@@ -107,9 +109,13 @@ def run_evaluation(
         StorageError: the disk is full; the run is resumable.
     """
     complete = RunConfig.of(config).completed()
-    dataset, manifest = simulate(complete, stopping=stopping, simulate_users=simulate_users)
-    summary = _figures(complete, dataset, manifest, has_report=has_report, remembered=remembered)
-    _refuse_if_nothing_worked(complete.run)
+    nothing_worked = None
+    with mirrored(complete.run, resume=complete.resume) as mirror:
+        dataset, manifest = simulate(complete, stopping=stopping, simulate_users=simulate_users, mirror=mirror)
+        summary = _figures(complete, dataset, manifest, has_report=has_report, remembered=remembered)
+        nothing_worked = _nothing_worked(complete)
+    if nothing_worked is not None:
+        raise nothing_worked
     return summary, complete.run
 
 
@@ -121,8 +127,8 @@ def _with_protocol(config: CompleteConfig) -> CompleteConfig:
     """
     if config.surrogate.protocol != "auto":
         return config
-    if config.resume and config.run.exists():
-        chosen = read_manifest(config.run)["settings"]["surrogate.protocol"]
+    if config.resume and config.folder.exists():
+        chosen = read_manifest(config.folder)["settings"]["surrogate.protocol"]
     elif not takes_protocol(config.surrogate.strategy):
         return config.replaced(**{"surrogate.protocol": "text"})
     elif config.stores.replay is not None:
@@ -138,9 +144,16 @@ def _with_protocol(config: CompleteConfig) -> CompleteConfig:
 
 
 def simulate(
-    config: CompleteConfig, *, stopping: Stopping | None = None, simulate_users: SimulateUsers | None = None
+    config: CompleteConfig,
+    *,
+    stopping: Stopping | None = None,
+    simulate_users: SimulateUsers | None = None,
+    mirror: Mirror | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Simulates the users into the run folder; nothing is scored yet.
+
+    Args:
+        mirror: of a run folder at a URL.
 
     Returns:
         The data set and the run's manifest.
@@ -151,7 +164,7 @@ def simulate(
     dataset = load_dataset(config.dataset)
     recommenders = recommenders_manifest(config.recommenders)
     load_recommenders(config.recommenders, dataset)  # refuses a wrong or damaged folder before anything is started
-    was_tried = config.surrogate.protocol == "auto" and not (config.resume and config.run.exists())
+    was_tried = config.surrogate.protocol == "auto" and not (config.resume and config.folder.exists())
     config = _with_protocol(config)
     llm = config.llm_config()
     request = tools_request(config, dataset, recommenders)
@@ -182,7 +195,7 @@ def simulate(
         if problem is not None and has_protocol:
             stage(f"the made-up user came to no final list, users may not either: {problem}")
     told = dataset.with_pool(obscured(dataset.pool, config.surrogate.obscure))
-    folder = _open_folder(config, manifest)
+    folder = _open_folder(config, manifest, mirror)
     try:
         with _recorded(config, header), stopping or Stopping() as stopping:
             (simulate_users or _simulate)(config, told, folder, plan, stopping)
@@ -190,11 +203,11 @@ def simulate(
     except BaseException as error:
         folder.discard_if_untouched()
         if isinstance(error, KeyboardInterrupt):
-            stage(_how_to_go_on(config.run, len(plan.user_indexes)))
+            stage(_how_to_go_on(config, len(plan.user_indexes)))
         raise
     finally:
         folder.close()
-    _refuse_if_users_are_missing(config.run, plan.user_indexes)
+    _refuse_if_users_are_missing(config, plan.user_indexes)
     return dataset, manifest
 
 
@@ -279,21 +292,22 @@ def user_tasks(
         )
 
 
-def _open_folder(config: CompleteConfig, manifest: dict[str, Any]) -> RunFolder:
-    if config.resume and config.run.exists():
+def _open_folder(config: CompleteConfig, manifest: dict[str, Any], mirror: Mirror | None) -> RunFolder:
+    if config.resume and config.folder.exists():
         defaults = RunConfig(dataset=config.dataset).result_settings() | {"surrogate.protocol": "tools"}  # before `auto` was it
-        return RunFolder.resume(config.run, manifest, defaults=defaults, accepts_changes=config.accept_changes)
-    return RunFolder.create(config.run, manifest)
+        return RunFolder.resume(config.folder, manifest, defaults=defaults, accepts_changes=config.accept_changes, mirror=mirror)
+    return RunFolder.create(config.folder, manifest, mirror=mirror)
 
 
-def _how_to_go_on(run: Path, num_users: int) -> str:
-    if not run.exists():
+def _how_to_go_on(config: CompleteConfig, num_users: int) -> str:
+    if not config.folder.exists():
         return "stopped before anything was simulated"
-    return f"stopped: {len(read_users(run))} of {num_users} users are done; the same command with --run {run} --resume goes on"
+    done = f"stopped: {len(read_users(config.folder))} of {num_users} users are done"
+    return f"{done}; the same command with --run {config.run} --resume goes on"
 
 
 def _simulate(config: CompleteConfig, dataset: Dataset, folder: RunFolder, plan: SimulationPlan, stopping: Stopping) -> None:
-    users = read_users(config.run)
+    users = read_users(config.folder)
     done = set(users["user_index"].tolist())
     waiting = [user_index for user_index in plan.user_indexes if user_index not in done]
     budget = plan.budget.replaced(spent=spent_before(folder))
@@ -303,7 +317,7 @@ def _simulate(config: CompleteConfig, dataset: Dataset, folder: RunFolder, plan:
     if budget.affordable(Usage()) == 0:
         raise budget_stop(budget, Usage())
     size = config.simulation.extended(SimulationConfig, flow=config.flow, budget=budget)
-    tasks = user_tasks(dataset, config, waiting, attempts=read_attempts(config.run))
+    tasks = user_tasks(dataset, config, waiting, attempts=read_attempts(config.folder))
     with contextlib.ExitStack() as stack:
         cluster = config.ray
         stage("starting Ray" if starts_own(cluster.address) else f"joining Ray at {cluster.address or 'its own address'}")
@@ -349,7 +363,7 @@ def _watching(
         num_users=len(plan.user_indexes),
         earlier=Counter(map(ending_of, users["ended_by"], users["failure_kind"])),
         budget=budget,
-        failures=FailureLog(config.run, secrets=[plan.llm.read_key()]),
+        failures=FailureLog(config.folder, secrets=[plan.llm.read_key()]),
     )
     metrics = RunMetrics(config.run.name)
     flow.listeners += [watch.see, lambda _: metrics.tell(watch.facts())]
@@ -403,17 +417,19 @@ def _unwrapped(run: Callable[[], None]) -> None:
         raise error from None
 
 
-def _refuse_if_users_are_missing(run: Path, user_indexes: Sequence[int]) -> None:
-    missing = set(user_indexes) - set(read_users(run)["user_index"].tolist())
+def _refuse_if_users_are_missing(config: CompleteConfig, user_indexes: Sequence[int]) -> None:
+    missing = set(user_indexes) - set(read_users(config.folder)["user_index"].tolist())
     if missing:
-        raise RunStoppedError(f"{len(missing)} users are not in the run folder", value=str(run), hint="--resume simulates them")
+        said = f"{len(missing)} users are not in the run folder"
+        raise RunStoppedError(said, value=str(config.run), hint="--resume simulates them")
 
 
-def _refuse_if_nothing_worked(run: Path) -> None:
+def _nothing_worked(config: CompleteConfig) -> RunFailedError | None:
     """A run whose every user came to nothing through us is no result: the figures are written, the first reason is told."""
-    users = read_users(run)
+    users = read_users(config.folder)
     if (users["ended_by"] == "cancelled").all():
-        raise RunFailedError(f"no user was simulated; the first one: {users['error'].iloc[0]}", value=str(run))
+        return RunFailedError(f"no user was simulated; the first one: {users['error'].iloc[0]}", value=str(config.run))
+    return None
 
 
 def _figures(
@@ -431,14 +447,14 @@ def _figures(
         name: r for name, r in recommenders.items() if name not in dataset.pool.attributes or _has(config, name)
     }
     kept |= own_recommenders(config, dataset)
-    users = read_users(config.run)
+    users = read_users(config.folder)
     run = FinishedRun(
         users=users,
-        rounds=read_rounds(config.run, columns=ROUND_COLUMNS),
-        messages=lambda: rounds_by_part(config.run, columns=LEAK_COLUMNS),
-        protocol=protocol_facts(config, manifest) | _llm_facts(config.run),
+        rounds=read_rounds(config.folder, columns=ROUND_COLUMNS),
+        messages=lambda: rounds_by_part(config.folder, columns=LEAK_COLUMNS),
+        protocol=protocol_facts(config, manifest) | _llm_facts(config.folder),
         notes=(*left_out_fusions(trained, kept), *unlike_the_authors(config.compat, trained)),
-        void_usage=void_spend(ledger_of(read_spend(config.run), users)),
+        void_usage=void_spend(ledger_of(read_spend(config.folder), users)),
         price=run_price(config, manifest),
     )
     fusions = load_fusions(config.recommenders, dataset, {name: r for name, r in recommenders.items() if name in kept})
@@ -447,20 +463,20 @@ def _figures(
         run,
         dataset=dataset,
         recommenders=kept,
-        folder=config.run,
+        folder=config.folder,
         fusions=fusions,
         recommend=recommend_for if remembered is None else remembered.by(source),
     )
     if has_report:
         stage(f"writing {REPORT}")
-        write_report([config.run], config.run / REPORT, dataset=dataset)
+        write_report([config.folder], config.folder / REPORT, dataset=dataset)
     return summary
 
 
 def run_price(config: CompleteConfig, manifest: dict[str, Any]) -> Price | None:
     """What the model costs: by the price file given now, or the one that the resumed run was started with."""
-    is_resumed = config.resume and config.run.exists()
-    return stored_price(read_manifest(config.run) if is_resumed and config.budget.prices is None else manifest)
+    is_resumed = config.resume and config.folder.exists()
+    return stored_price(read_manifest(config.folder) if is_resumed and config.budget.prices is None else manifest)
 
 
 def _llm_facts(run: Path) -> dict[str, Any]:

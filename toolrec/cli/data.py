@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolrec.cli.places import PLACE
 from toolrec.cli.settings import TREES, command_of, resolved
 from toolrec.util.files import shared_path
 
@@ -25,7 +26,7 @@ def prepare(
     name: str | None = typer.Argument(
         None, metavar="[NAME]", help="A known source (`toolrec data list`), recbole, or demo; own files need none."
     ),
-    out: Path | None = typer.Option(None, help="Data set folder to write.  [default: data/NAME]"),
+    out: Path | None = typer.Option(None, **PLACE, help="Data set folder to write.  [default: data/NAME]"),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace another data set that is already at --out."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what was found, and write nothing."),
 ) -> None:
@@ -100,7 +101,7 @@ def template(
 
 @app.command()
 def check(
-    folder: Path = typer.Argument(..., metavar="DIR", help="A data set folder."),
+    folder: Path = typer.Argument(..., **PLACE | {"metavar": "DIR"}, help="A data set folder, or its URL."),
     html: Path | None = typer.Option(None, help="Where the page with plots goes.  [default: DIR-check.html]"),
     as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON in place of the table."),
 ) -> None:
@@ -121,7 +122,7 @@ def check(
 
 @app.command()
 def export(
-    folder: Path = typer.Argument(..., metavar="DIR", help="A data set folder."),
+    folder: Path = typer.Argument(..., **PLACE | {"metavar": "DIR"}, help="A data set folder, or its URL."),
     kind: str = typer.Option(..., "--format", help="recbole (atomic files), parquet, or rectools (frames in Parquet)."),
     out: Path = typer.Option(..., help="Folder to write; nothing may be there."),
 ) -> None:
@@ -135,7 +136,7 @@ def export(
 
 @app.command()
 def show(
-    folder: Path = typer.Argument(..., metavar="DIR", help="A data set folder."),
+    folder: Path = typer.Argument(..., **PLACE | {"metavar": "DIR"}, help="A data set folder, or its URL."),
     num_items: int = typer.Option(5, "--items", min=0, help="How many items to show."),
 ) -> None:
     """Print what a data set holds: counts, split, filters, attributes, a few items."""

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolrec.cli.settings import RUN, command_of, resolved
+from toolrec.util.urls import place_of
 
 if TYPE_CHECKING:
     from toolrec.experiments.grid import Experiment
@@ -165,7 +166,7 @@ def _run(
     from toolrec.experiments.runner import make_plan
     from toolrec.util.files import atomic_file
 
-    folders = [Path(text.strip()) for text in (trainings or "").split(",") if text.strip()]
+    folders = [place_of(text.strip()) for text in (trainings or "").split(",") if text.strip()]
     given = read_endpoints(endpoints) if endpoints is not None else None
     whole = config.run or unused(Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-experiments")
     plans = []

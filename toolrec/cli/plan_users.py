@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolrec.cli.places import PLACE
+
 if TYPE_CHECKING:
     from toolrec.evaluation.planning import Plan
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 def plan_users(
     difference: Annotated[float, typer.Option(help="The true difference that is to be found, as 0.03.", show_default=False)],
     run: Annotated[
-        Path | None, typer.Option(help="A finished run whose spread is taken; without one it follows from --hit-rate.")
+        Path | None,
+        typer.Option(**PLACE, help="A finished run whose spread is taken; without one it follows from --hit-rate."),
     ] = None,
     metric: Annotated[str, typer.Option(help="With --run: the figure that is compared.")] = "recall@10",
     row: Annotated[str, typer.Option(help="With --run: the row that is compared.")] = "surrogate",

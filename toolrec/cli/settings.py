@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from toolrec.util.urls import place_of
+
 _GIVEN = "toolrec.settings"
 
 READ_MAPPING = "toolrec.util.settings_sources:read_mapping"
@@ -106,7 +108,7 @@ def given_paths(command: SettingsCommand, values: Mapping[str, Any]) -> dict[str
 
     named = [(one.flag or one.argument, one.kind) for one in declared_in(settings_class(command.tree))]
     texts = {name: values.get(_name(name)) for name, kind in named if name is not None and kind is Path}
-    return {name: Path(text) for name, text in texts.items() if text}
+    return {name: place_of(text) for name, text in texts.items() if text}
 
 
 def variables_of(command: SettingsCommand) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from toolrec.cli.places import PLACE
 from toolrec.cli.settings import resolved
 from toolrec.util.files import shared_path
 from toolrec.util.progress import is_first_process
@@ -80,8 +81,10 @@ def _show_fusions(ndcg_at_10: Mapping[str, float], tools: Mapping[str, float], c
 
 
 def fit_fusions(
-    folder: Path = typer.Argument(..., metavar="DIR", help="A data set's folder, as `toolrec data prepare` makes it."),
-    recommenders: Path | None = typer.Option(None, help="Their folder. Default: recommenders/NAME."),
+    folder: Path = typer.Argument(
+        ..., **PLACE | {"metavar": "DIR"}, help="A data set's folder, as `toolrec data prepare` makes it."
+    ),
+    recommenders: Path | None = typer.Option(None, **PLACE, help="Their folder. Default: recommenders/NAME."),
     users: int | None = typer.Option(None, min=10, help="Validation users at most; fewer take less time. Default: 30000."),
     device: str = typer.Option("auto", help="cpu, cuda or auto."),
 ) -> None:

@@ -20,8 +20,10 @@ import numpy as np
 from toolrec.data.pool import Pool
 from toolrec.data.small import TooSmall, too_small
 from toolrec.data.splits import NO_TARGET, Bounds, SplitConfig, split_bounds, split_name, split_words
-from toolrec.data.store import read_folder
+from toolrec.data.store import MANIFEST, read_folder
 from toolrec.errors import ConfigError, DataError
+from toolrec.storage.cache import on_this_node
+from toolrec.util.urls import place_of
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -196,12 +198,14 @@ def load_dataset(path: str | Path) -> Dataset:
     """Reads a data set folder and checks it against its manifest.
 
     Args:
-        path: the folder, as `toolrec data prepare` writes it.
+        path: the folder, as `toolrec data prepare` writes it, or its URL.
 
     Raises:
-        DataError: the folder is missing, is not a data set, is damaged, or its content is not that of its checksum.
+        DataError: the folder is missing, is not a data set, is damaged, or its content is not that of its checksum; or the
+            URL cannot be read.
     """
-    folder = read_folder(Path(path))
+    place = place_of(path)
+    folder = read_folder(on_this_node(place, manifest=MANIFEST, check=read_folder, error=DataError))
     interactions = folder.interactions
     num_users = len(folder.user_ids) - 1
     offsets = np.zeros(num_users + 2, dtype=np.int64)
@@ -211,7 +215,7 @@ def load_dataset(path: str | Path) -> Dataset:
     for array in (items, offsets, *(() if ratings is None else (ratings,))):
         array.setflags(write=False)
     return Dataset(
-        path=Path(path),
+        path=place,
         manifest=folder.manifest,
         pool=folder.pool,
         user_ids=folder.user_ids,

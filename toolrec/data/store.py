@@ -34,7 +34,10 @@ from toolrec.columns import Columns
 from toolrec.data.pool import AttributeSpec, DomainWords, Pool
 from toolrec.data.splits import Bounds
 from toolrec.errors import ConfigError, DataError
+from toolrec.storage.remote import RemoteFolder, at_the_start
+from toolrec.storage.upload import making_place, refuse_other_objects, upload_folder
 from toolrec.util.files import atomic_folder, read_json
+from toolrec.util.urls import Url
 
 SCHEMA_VERSION, SPLIT_SCHEMA_VERSION = 1, 2
 """Version 2 has another split than leave-one-out: readers of version 1 would take the wrong targets."""
@@ -81,7 +84,7 @@ def write_folder(
     """Writes a data set folder, whole or not at all; another data set that is already there is replaced only if that is asked.
 
     Args:
-        path: the folder.
+        path: the folder, or its URL.
         interactions: by user, oldest first.
         pool: the items.
         user_ids: index 0 is "".
@@ -96,6 +99,14 @@ def write_folder(
         DataError: another data set, or something that is none, is already there.
         StorageError: the place cannot be written.
     """
+    if isinstance(path, Url):
+        place = making_place(path)
+        contents = {"interactions": interactions, "pool": pool, "user_ids": user_ids, "manifest": manifest, "bounds": bounds}
+        complete = write_folder(place, **contents, overwrite=True)  # type: ignore[arg-type]
+        if not overwrite:
+            _refuse_other_data_set(path, complete)
+        upload_folder(place, path, manifest=MANIFEST)
+        return complete
     path = path.resolve()  # a link stays a link
     refuse_other_folder(path)
     users = {
@@ -126,9 +137,9 @@ def write_folder(
 
 def _refuse_other_data_set(path: Path, complete: dict[str, Any]) -> None:
     """The same data set may be written again."""
-    if not (path / MANIFEST).is_file():
+    there = _manifest_at(path)
+    if there is None:
         return
-    there = read_json(path / MANIFEST, error=DataError)
     if not isinstance(there, dict) or there.get("checksum") != complete["checksum"] or there.get("name") != complete["name"]:
         name = there.get("name") if isinstance(there, dict) else "?"
         raise DataError(
@@ -136,6 +147,17 @@ def _refuse_other_data_set(path: Path, complete: dict[str, Any]) -> None:
             value=str(path),
             hint="choose another --out, or replace it with --overwrite",
         )
+
+
+def _manifest_at(path: Path) -> Any:
+    if not isinstance(path, Url):
+        return read_json(path / MANIFEST, error=DataError) if (path / MANIFEST).is_file() else None
+    with at_the_start(DataError):
+        content = RemoteFolder(path).find(MANIFEST)
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError:
+        return {}
 
 
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{8}\.preparing$")
@@ -171,11 +193,14 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def refuse_other_folder(path: Path) -> None:
-    """Makes sure that writing a data set at `path` replaces at most another data set.
+    """Makes sure that writing a data set at `path` replaces at most another data set; at a URL also, that it can be written.
 
     Raises:
         DataError: a file, or a folder that is not a data set, is already there.
     """
+    if isinstance(path, Url):
+        refuse_other_objects(path, manifest=MANIFEST, error=DataError)
+        return
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     hint = "choose another --out, or move it away"

@@ -47,7 +47,7 @@ def simulate_here(
         embedded: options of the embedded endpoint.
         block_users: users that are simulated at once, and written together.
     """
-    done = set(read_users(config.run)["user_index"].tolist())
+    done = set(read_users(config.folder)["user_index"].tolist())
     waiting = [user_index for user_index in plan.user_indexes if user_index not in done]
     if not waiting:
         return
@@ -57,7 +57,7 @@ def simulate_here(
             server = run_in_thread(embedded)
             stack.callback(server.stop)
             llm = llm.replaced(base_url=server.base_url)
-        tasks = list(user_tasks(dataset, config, waiting, attempts=read_attempts(config.run)))
+        tasks = list(user_tasks(dataset, config, waiting, attempts=read_attempts(config.folder)))
         members = tool_members(load_recommenders(config.recommenders, dataset), config.tools.attributes)
         retriever = LocalRetriever(members, mask_seen=config.surrogate.mask_seen)
         blocks = [tasks[start : start + block_users] for start in range(0, len(tasks), block_users)]

@@ -37,6 +37,7 @@ from toolrec.runs.folder import LISTS, SUMMARY
 from toolrec.util.files import atomic_file, storage_errors, write_json
 from toolrec.util.misspell import misspelt
 from toolrec.util.progress import stage
+from toolrec.util.urls import place_of
 
 MEASURED = "recommender"
 """The row of a measured cell in its lists.parquet."""
@@ -147,7 +148,7 @@ def measure_here(task: Mapping[str, Any]) -> None:
     folder, repeat = Path(task["folder"]), int(task["repeat"]) - 1
     dataset = load_dataset(task["dataset"])
     users = dataset.sample_users(task["users"], task["seed"], split=SPLIT)
-    made = _make(task["measurement"], dataset, Path(task["recommenders"]), repeat, place=folder)
+    made = _make(task["measurement"], dataset, place_of(task["recommenders"]), repeat, place=folder)
     histories = [dataset.history(int(user), SPLIT).tolist() for user in users]
     stage(f"lists for {len(users):,} users")
     start_s = time.perf_counter()
@@ -156,7 +157,7 @@ def measure_here(task: Mapping[str, Any]) -> None:
     list_BK = pad_lists([[item.item_index for item in items] for items in lists], length=max(DEPTHS))
     facts = {**made.facts, "list_ms": 1e3 * lists_s / len(users), "peak_bytes": peak_bytes()}
     figures = list_figures(MEASURED, list_BK, users.astype(np.int64), dataset, split=SPLIT)
-    manifest = recommenders_manifest(Path(task["recommenders"]))
+    manifest = recommenders_manifest(place_of(task["recommenders"]))
     protocol = {
         **data_facts(dataset),
         "split": SPLIT,

@@ -40,6 +40,7 @@ from toolrec.runs.ledger import ledger_of, total_usage
 from toolrec.simulation.tool_deployment import tools_for
 from toolrec.util.files import differences, locked, read_json, storage_errors, write_json
 from toolrec.util.progress import stage
+from toolrec.util.urls import Url
 
 SCHEMA_VERSION = 1
 PLAN = "experiment.json"
@@ -97,6 +98,9 @@ def make_plan(
     """
     if given.stores.record is not None:
         raise ConfigError("an experiment keeps no recording", hint="its cells share a response cache; --cache says where")
+    if isinstance(given.run, Url):
+        hint = "give a path as --run; data set and recommenders may be at URLs"
+        raise ConfigError("an experiment's folder cannot be at a URL", value=str(given.run), hint=hint)
     if given.tools.keep:
         raise ConfigError("an experiment does not keep its tools", hint="leave --keep-tools out")
     if is_smoke:

@@ -104,6 +104,8 @@ class Source:
         """Users that have ended, as they end, until nobody works on the run any more."""
         done: set[str] = set()
         while True:
+            if self.run.path != self.run.place:  # a copy, which does not grow by itself
+                self.run = load_run(self.run.place)
             is_running = self.run.status == "running"  # before the look: what is written after it is found by the next one
             for name, traces in traces_by_part(self.run.path, done=done):
                 done.add(name)

@@ -30,8 +30,10 @@ from toolrec.recommenders.models.values import values_of_tensors
 from toolrec.recommenders.popularity import Popularity
 from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.recommenders.training.trainees import BACKBONES, new_backbone
+from toolrec.storage.cache import on_this_node
 from toolrec.util.files import read_json, sha256_file, sha256_json, write_json
 from toolrec.util.slug import slug
+from toolrec.util.urls import place_of
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -97,6 +99,19 @@ def write_manifest(folder: Path, *, dataset: Dataset, members: Sequence[Mapping[
     write_json(folder / MANIFEST, {**manifest, "checksum": checksum, "members": complete})
 
 
+def local_recommenders(folder: Path) -> Path:
+    """The folder itself; of one at a URL this node's copy.
+
+    Raises:
+        CheckpointError: the URL cannot be read, or what is there is damaged.
+    """
+
+    def check(copy: Path) -> None:
+        check_members(copy, recommenders_manifest(copy))
+
+    return on_this_node(place_of(folder), manifest=MANIFEST, check=check, error=CheckpointError)
+
+
 def is_recommenders_folder(folder: Path) -> bool:
     """Whether the folder has a recommenders' manifest, so that training may replace it."""
     try:
@@ -107,12 +122,12 @@ def is_recommenders_folder(folder: Path) -> bool:
 
 
 def recommenders_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a recommenders' folder.
+    """The manifest of a recommenders' folder; at a URL, that of this node's copy.
 
     Raises:
         CheckpointError: there is none, or it is not one of ours.
     """
-    folder = Path(folder)
+    folder = local_recommenders(folder)
     if not folder.is_dir():
         raise CheckpointError("no recommenders' folder here", value=str(folder), hint="train them with `toolrec train DIR`")
     manifest = read_json(folder / MANIFEST, error=CheckpointError)
@@ -145,7 +160,7 @@ def backbone_entry(folder: Path, dataset: Dataset) -> tuple[dict[str, Any], dict
         CheckpointError: the folder is not one of ours, or of another data set.
     """
     manifest = recommenders_manifest(folder)
-    _check_dataset(manifest, dataset, Path(folder))
+    _check_dataset(manifest, dataset, folder)
     (member,) = (m for m in manifest["members"] if m["name"] == BACKBONE)
     return member, manifest
 
@@ -166,7 +181,7 @@ def training_log(folder: Path, member: str) -> list[dict[str, Any]]:
     Raises:
         CheckpointError: there is no log, or it is damaged.
     """
-    path = Path(folder) / TRAINING_LOG
+    path = local_recommenders(folder) / TRAINING_LOG
     try:
         with path.open(newline="", encoding="utf-8") as handle:
             return [
@@ -214,9 +229,9 @@ def load_recommenders(
     Raises:
         CheckpointError: the folder is missing or damaged, belongs to another data set, or has no such recommender.
     """
-    folder = Path(folder)
+    place, folder = folder, local_recommenders(folder)
     manifest = recommenders_manifest(folder)
-    _check_dataset(manifest, dataset, folder)
+    _check_dataset(manifest, dataset, place)
     members = {str(member["name"]): member for member in manifest["members"]}
     wanted = list(members) if names is None else list(names)
     unknown = [name for name in wanted if name not in members]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from toolrec.errors import ConfigError
+from toolrec.errors import CheckpointError, ConfigError
 from toolrec.recommenders.config import RecommendersConfig
 from toolrec.recommenders.recipes import default_config, recipe_named
+from toolrec.storage.upload import making_place, refuse_other_objects, upload_folder
 from toolrec.util.files import shared_path
+from toolrec.util.progress import is_first_process
 from toolrec.util.settings import REQUIRED, Settings, branch, setting
 from toolrec.util.settings_sources import Layer, flattened, read_mapping, resolve
+from toolrec.util.urls import Url
 
 if TYPE_CHECKING:
     from toolrec.recommenders.training.build import TrainingReport
@@ -74,7 +78,7 @@ def recipe_layers(known: Mapping[str, Any]) -> list[Layer]:
         return []  # validation says so
     from toolrec.data import load_dataset
 
-    dataset = load_dataset(Path(known["dataset"]))
+    dataset = load_dataset(known["dataset"])
     config = default_config(num_items=dataset.num_items, num_interactions=len(dataset.items))
     return [Layer("the data set's size", {"recommenders": config.as_json()})]
 
@@ -113,11 +117,13 @@ def train(config: TrainConfig | Mapping[str, Any]) -> TrainingReport:
         ConfigError: an unknown setting, attribute or device, or a training that diverged.
         DataError: the data set cannot be used.
         CheckpointError: something else is at `out`, or an interrupted training with other settings.
+        StorageError: `out` cannot be written. What was trained for a URL stays in this node's cache.
 
     Examples:
         >>> report = toolrec.train({"dataset": "data/demo", "recommenders.backbone_fit.max_epochs": 20})
     """
     from toolrec.data import load_dataset
+    from toolrec.recommenders.checkpoint import MANIFEST
     from toolrec.recommenders.models.text import SentenceEncoder
     from toolrec.recommenders.training.build import train_recommenders
 
@@ -125,13 +131,19 @@ def train(config: TrainConfig | Mapping[str, Any]) -> TrainingReport:
     out = shared_path(complete.out or Path("recommenders") / complete.dataset.absolute().name)
     recommenders = complete.recommenders or TrainConfig.of(complete.as_json()).recommenders
     assert recommenders is not None, "a recipe stands below every training"
-    return train_recommenders(
-        load_dataset(complete.dataset),
+    dataset = load_dataset(complete.dataset)
+    if isinstance(out, Url) and is_first_process():
+        refuse_other_objects(out, manifest=MANIFEST, error=CheckpointError)
+    report = train_recommenders(
+        dataset,
         recommenders,
-        out=out,
+        out=making_place(out),
         attributes=complete.attributes,
         backbone=complete.backbone,
         text_encoder=None if complete.text_encoder is None else SentenceEncoder(complete.text_encoder),
         device=complete.device,
         resume=complete.resume,
     )
+    if isinstance(out, Url) and is_first_process():
+        upload_folder(report.folder, out, manifest=MANIFEST)
+    return replace(report, folder=out)

@@ -50,7 +50,7 @@ class LiveSources:
             source = self._sources[number]
             is_due = time.monotonic() - self._read_s[number] >= LIVE_S
             if is_due and self._has_changed(number):
-                fresh = RunSource(load_run(source.path), dataset=source.stored_dataset)
+                fresh = RunSource(load_run(source.run.place), dataset=source.stored_dataset)
                 fresh.warnings = source.warnings
                 self._sources[number] = source = fresh
             if is_due:

@@ -13,11 +13,11 @@ from typing import Any
 from toolrec.errors import FailureKind
 from toolrec.grammar import clean
 from toolrec.llm.refusals import mask
+from toolrec.runs.folder import FAILURES, journal_files
 from toolrec.util.files import cut_torn_line, storage_errors
 
 log = logging.getLogger(__name__)
 
-FAILURES = "failures.jsonl"
 MAX_REASON = 500
 """Characters of a reason; what endpoints and exceptions say has no end."""
 
@@ -96,8 +96,8 @@ class FailureLog:
 
 def read_failures(run: Path) -> list[dict[str, Any]]:
     """The failures of a run, first to last; a last line that a kill cut short is left out."""
-    path = run / FAILURES
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    failures: list[dict[str, Any]] = []
+    for path in journal_files(run, FAILURES):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        failures += [json.loads(line) for line in lines[:-1]]
+    return failures

@@ -6,6 +6,7 @@ users/*.parquet   its users; written after the rounds, and commits them: resume 
 spend.jsonl       what each completed round spent, void attempts included
 in_flight.jsonl   completed rounds of users that are not committed; written by the shared memory, removed at the end
 failures.jsonl    what went wrong, one JSON object a line; only where something did
+spend/part-*.jsonl  failures/part-*.jsonl   parts of these journals, of a run at a URL; they come before the rest
 lists.parquet     every recommender's list and figures for every user: a paired test can be redone from it alone
 summary.json  report.html
 """
@@ -19,7 +20,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import pandas as pd
 import pyarrow as pa
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 from toolrec.errors import RunFolderError, StorageError
 from toolrec.records import Trace, add_counts
 from toolrec.runs.rows import ADDED_COLUMNS, ROUNDS_SCHEMA, USERS_SCHEMA, Row, trace_of, with_added_columns
+from toolrec.storage.lock import LOCK_OBJECT, is_held
 from toolrec.util.files import atomic_file, cut_torn_line, differences, locked, read_json, storage_errors, write_json
 
 SCHEMA_VERSION = 1
@@ -39,21 +41,39 @@ SPEND = "spend.jsonl"
 IN_FLIGHT = "in_flight.jsonl"
 LLM_COUNTS = "llm_counts.json"
 LOCK = ".lock"
+FAILURES = "failures.jsonl"
+JOURNALS = (SPEND, FAILURES)
+
+
+class Mirror(Protocol):
+    """Where a run folder is copied to while it is written; see `toolrec.runs.mirror`."""
+
+    def push(self) -> None:
+        """Copies what has changed.
+
+        Raises:
+            StorageError: that cannot be done; the run is resumable.
+        """
+        ...
 
 
 class RunFolder:
-    """The driver's access to a run folder; a second driver is refused. The shared memory writes one file in it."""
+    """The driver's access to a run folder; a second driver is refused. The shared memory writes one file in it.
 
-    def __init__(self, path: Path, lock: TextIO, next_part: int, *, is_new: bool) -> None:
+    With a `mirror`, what has been committed or journalled is there too when the call returns.
+    """
+
+    def __init__(self, path: Path, lock: TextIO, next_part: int, *, is_new: bool, mirror: Mirror | None = None) -> None:
         self.path = path
         self._lock = lock
         self._next_part = next_part
         self._is_new = is_new
+        self._mirror = mirror
         self._earlier_llm_counts = read_llm_counts(path)
         self._noted: dict[str, int] = {}
 
     @classmethod
-    def create(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
+    def create(cls, path: Path, manifest: dict[str, Any], *, mirror: Mirror | None = None) -> RunFolder:
         """Makes a new folder with its manifest.
 
         Raises:
@@ -68,7 +88,9 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         write_json(path / MANIFEST, manifest)
-        return cls(path, lock, 1, is_new=True)
+        folder = cls(path, lock, 1, is_new=True, mirror=mirror)
+        folder._copy()
+        return folder
 
     @classmethod
     def resume(
@@ -78,6 +100,7 @@ class RunFolder:
         *,
         defaults: Mapping[str, Any] | None = None,
         accepts_changes: bool = False,
+        mirror: Mirror | None = None,
     ) -> RunFolder:
         """Opens an earlier run's folder and removes what was not committed.
 
@@ -121,7 +144,9 @@ class RunFolder:
             leftover.unlink()
         numbers = [int(name.removeprefix("part-").removesuffix(".parquet")) for name in users]
         cut_torn_line(path / SPEND)
-        return cls(path, lock, max(numbers, default=0) + 1, is_new=False)
+        folder = cls(path, lock, max(numbers, default=0) + 1, is_new=False, mirror=mirror)
+        folder._copy()
+        return folder
 
     def check_in_place(self) -> None:
         """Whether the folder is still the one that was opened; one that was removed is not made anew.
@@ -151,6 +176,7 @@ class RunFolder:
         _write_parquet(self.path / "rounds" / name, round_rows, ROUNDS_SCHEMA)
         _write_parquet(self.path / "users" / name, user_rows, USERS_SCHEMA)
         self._next_part += 1
+        self._copy()
 
     def journal(self, entries: Sequence[Row]) -> None:
         """Appends what rounds spent, one JSON object a line."""
@@ -161,6 +187,7 @@ class RunFolder:
             handle.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
             handle.flush()
             os.fsync(handle.fileno())
+        self._copy()
 
     def note_llm_counts(self, counts: dict[str, int]) -> None:
         """Writes this session's counts of requests, retries and refusals so far, added to those of earlier sessions."""
@@ -182,6 +209,10 @@ class RunFolder:
         """Removes the folder if this run made it and simulated nothing."""
         if self._is_new and not (self.path / "users").exists() and not (self.path / SPEND).exists():
             shutil.rmtree(self.path)
+
+    def _copy(self) -> None:
+        if self._mirror is not None:
+            self._mirror.push()
 
     def close(self) -> None:
         """Releases the folder for another driver."""
@@ -225,7 +256,9 @@ def _fusions(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def is_at_work(run: Path) -> bool:
-    """Whether a driver is working in the run folder."""
+    """Whether a driver is working in the run folder; of a copy, whether one was at its URL when it was made."""
+    if (run / LOCK_OBJECT).is_file():
+        return is_held((run / LOCK_OBJECT).read_bytes())
     try:
         with (run / LOCK).open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -311,14 +344,19 @@ def rounds_by_part(run: Path, *, columns: Sequence[str]) -> Iterator[pd.DataFram
 
 def read_spend(run: Path) -> list[Row]:
     """The spend journal, each entry once (a restarted shared memory reports entries again). A torn last line is left out."""
-    path = run / SPEND
     entries: dict[tuple[Any, ...], Row] = {}
-    if path.exists():
+    for path in journal_files(run, SPEND):
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 entry = json.loads(line)
                 entries[entry["user_index"], entry["attempt"], entry["round"], entry["purpose"]] = entry
     return list(entries.values())
+
+
+def journal_files(run: Path, name: str) -> list[Path]:
+    """The files of a journal, oldest lines first: the parts of earlier sessions at a URL, then the file itself."""
+    whole = run / name
+    return [*sorted((run / whole.stem).glob("part-*.jsonl")), *([whole] if whole.exists() else [])]
 
 
 def read_attempts(run: Path) -> dict[int, int]:

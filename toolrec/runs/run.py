@@ -19,8 +19,10 @@ from toolrec.llm.prices import Price, price_from_json
 from toolrec.records import FINISHED, Trace, Usage
 from toolrec.runs.folder import SUMMARY, is_at_work, read_manifest, read_rounds, read_spend, read_trace, read_users
 from toolrec.runs.ledger import ledger_of
+from toolrec.runs.mirror import readable_run
 from toolrec.runs.rows import sum_of_usage
 from toolrec.util.files import read_json
+from toolrec.util.urls import place_of
 
 if TYPE_CHECKING:
     from toolrec.evaluation.notebook import RunPlots
@@ -98,12 +100,14 @@ def load_run(path: str | Path) -> Run:
     """Opens a run folder for reading.
 
     Args:
-        path: the folder that `toolrec evaluate` wrote, or is writing.
+        path: the folder that `toolrec evaluate` wrote, or is writing, or its URL. Of a URL a copy is read, with what is
+            there now.
 
     Raises:
-        RunFolderError: there is no run in it, it is damaged, or it is of another version's layout.
+        RunFolderError: there is no run in it, it is damaged, or it is of another version's layout; or the URL cannot be read.
     """
-    return Run(Path(path))
+    place = place_of(path)
+    return Run(readable_run(place), place=place)
 
 
 def find_dataset(run: Run, folder: Path | None = None) -> tuple[Dataset | None, str]:
@@ -112,7 +116,7 @@ def find_dataset(run: Run, folder: Path | None = None) -> tuple[Dataset | None, 
     Args:
         folder: where it is; None for where the manifest says.
     """
-    path = folder or Path(run.manifest["dataset"]["path"])
+    path = folder or place_of(run.manifest["dataset"]["path"])
     try:
         found = load_dataset(path)
     except DataError as error:
@@ -129,18 +133,20 @@ class Run:
     had ended by then: call `load_run` again to see more.
 
     Attributes:
-        path: the run folder.
+        path: the run folder; of a URL the copy that is read.
+        place: what `load_run` was given.
         manifest: what was run, as in `manifest.json`.
         price: what the model costs, as known when the run was started; None where no price was given.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, place: Path | None = None) -> None:
         self.path = path
+        self.place = place or path
         self.manifest: dict[str, Any] = read_manifest(path)
         self.price: Price | None = stored_price(self.manifest)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, status={self.status!r}, users={len(self._users)})"
+        return f"Run({str(self.place)!r}, status={self.status!r}, users={len(self._users)})"
 
     def _repr_html_(self) -> str:
         from toolrec.evaluation.notebook import run_html

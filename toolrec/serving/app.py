@@ -4,7 +4,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from toolrec.serving.config import AppConfig
 from toolrec.serving.door import read_token
 from toolrec.tools.remote import BACKBONE_DEPLOYMENT
 from toolrec.util.slug import slug
+from toolrec.util.urls import place_of
 
 
 def build_app(config: AppConfig) -> Application:
@@ -47,11 +47,12 @@ def _build(config: AppConfig) -> Application:
     from toolrec.serving.ingress import Ingress
 
     # Replicas may run elsewhere than here, in another working folder: paths travel absolute.
-    paths = {"dataset": str(Path(config.dataset).absolute()), "recommenders": str(Path(config.recommenders).absolute())}
+    given_places = {"dataset": config.dataset, "recommenders": config.recommenders}
+    paths = {name: str(place_of(given).absolute()) for name, given in given_places.items()}
     if config.token_env is not None and os.environ.get(config.token_env):
         read_token(config.token_env)  # replicas elsewhere may have another one; a wrong one here is told at once
-    dataset = load_dataset(Path(paths["dataset"]))
-    manifest = recommenders_manifest(Path(paths["recommenders"]))
+    dataset = load_dataset(paths["dataset"])
+    manifest = recommenders_manifest(place_of(paths["recommenders"]))
     attributes = _chosen_attributes(config, manifest)
     names = deployment_names(attributes)
     description = {

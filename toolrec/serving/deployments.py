@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -15,6 +14,7 @@ from toolrec.tools.local import lists_together
 from toolrec.tools.rank import scored_by_position
 from toolrec.tools.remote import ToolList
 from toolrec.util import heap
+from toolrec.util.urls import place_of
 
 if TYPE_CHECKING:
     from toolrec.tools.base import ToolContext
@@ -55,7 +55,7 @@ class RetrievalReplica:
         from toolrec.recommenders import load_recommenders
 
         torch.set_num_threads(num_threads)
-        loaded = load_recommenders(Path(recommenders), load_dataset(Path(dataset)), names=[member], device=device)
+        loaded = load_recommenders(place_of(recommenders), load_dataset(dataset), names=[member], device=device)
         self._recommender = loaded[member]
         self._description = description
         self._score_together.set_max_batch_size(max_batch_size)  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ class RankReplica:
             self._embedded = run_in_thread(EmbeddedOptions())
             llm_url, llm_model, llm_key_env = self._embedded.base_url, MODEL_NAME, ""
         config = LLMConfig(base_url=llm_url, model=llm_model or "", api_key_env=llm_key_env)
-        self._tool = RankTool(llm=OpenAIChat(config), pool=load_dataset(Path(dataset)).pool)
+        self._tool = RankTool(llm=OpenAIChat(config), pool=load_dataset(dataset).pool)
 
     async def rank(self, attribute: str, k: int, context: ToolContext) -> RankedLists:
         """Orders the context's candidates by an attribute; what the prompt has no room for is left out and named.

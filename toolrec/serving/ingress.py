@@ -490,7 +490,7 @@ class Ingress:
         self.rules = DoorRules(token=read_token(token_env), **door)
         if is_routed:
             check_address(await _proxies_host(), self.rules.token)
-        self.answers = Answers(load_dataset(Path(dataset)), tools=tools, rank=rank, description=description)
+        self.answers = Answers(load_dataset(dataset), tools=tools, rank=rank, description=description)
 
 
 async def _proxies_host() -> str | None:

@@ -9,7 +9,6 @@ import os
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,6 +35,7 @@ from toolrec.tools.build import build_tools
 from toolrec.tools.remote import ServedTools, ServeRetriever
 from toolrec.util import heap
 from toolrec.util.coalesce import Coalescer, at_once
+from toolrec.util.urls import place_of
 from toolrec.util.work_slots import WorkSlots, away
 
 log = logging.getLogger(__name__)
@@ -233,8 +233,8 @@ def retriever_for(tools: ServedTools | LocalTools, *, mask_seen: bool, gather_s:
     from toolrec.tools.local import LocalRetriever, tool_members
 
     torch.set_num_threads(1)
-    dataset = load_dataset(Path(tools.dataset))
-    members = tool_members(load_recommenders(Path(tools.recommenders), dataset), tools.attributes)
+    dataset = load_dataset(tools.dataset)
+    members = tool_members(load_recommenders(place_of(tools.recommenders), dataset), tools.attributes)
     return LocalRetriever(members, mask_seen=mask_seen)
 
 

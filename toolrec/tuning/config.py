@@ -16,6 +16,7 @@ from toolrec.tuning.spaces import Domain, backbone_space, check_space, encoder_s
 from toolrec.util.files import read_json, shared_path
 from toolrec.util.settings import REQUIRED, Settings, branch, setting
 from toolrec.util.slug import slug
+from toolrec.util.urls import Url
 
 Scheduler = Literal["asha", "none"]
 Searcher = Literal["random", "optuna"]
@@ -89,6 +90,13 @@ class SweepSettings(SearchSettings):
         fit: FitConfig = getattr(base, name)
         max_epochs = max(fit.max_epochs, 9) if self.epochs is None else self.epochs
         return base.replaced(**{f"{name}.max_epochs": max_epochs, f"{name}.patience": self.patience or fit.patience})
+
+    @model_validator(mode="after")
+    def _no_urls(self) -> Self:
+        for name in type(self).setting_names():
+            if isinstance(value := getattr(self, name), Url):
+                raise ConfigError(f"a sweep takes no URL ({name})", value=str(value), hint="give a folder that every node sees")
+        return self
 
     def folder_of(self, member: str) -> Path:
         """Where the sweep goes."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from toolrec.errors import ConfigError, InputError, StorageError
+from toolrec.util.urls import place_of
 
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -47,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full or `path` cannot be written.
     """
-    path = Path(path)
+    path = place_of(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with storage_errors(path):
@@ -70,7 +71,7 @@ def atomic_folder(path: Path, *, temporary: Path | None = None) -> Iterator[Path
     Raises:
         StorageError: the disk is full or `path` cannot be written.
     """
-    path = Path(path)
+    path = place_of(path)
     temporary = temporary or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
     try:
@@ -150,7 +151,7 @@ def read_json(path: Path, *, error: type[InputError] = InputError) -> Any:
         error: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(place_of(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error("file not found", value=str(path)) from None
     except (ValueError, RecursionError) as cause:  # a number of thousands of digits is a ValueError too
@@ -165,7 +166,7 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
-    with Path(path).open("rb") as handle:
+    with place_of(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from toolrec.errors import ConfigError
+from toolrec.util.urls import is_url, place_of
 
 REQUIRED: Any = PydanticUndefined
 """The default of a setting that has none."""
@@ -318,6 +319,8 @@ def _read(kind: type[Settings], values: Mapping[Any, Any]) -> dict[Any, Any]:
             read[name] = None  # as on the command line, where everything is a text
         elif isinstance(value, str) and "\0" in value and _plain(field.annotation)[0] is Path:
             raise ConfigError(f"{name} has a character that no path can have", value=value)
+        elif is_url(value) and _plain(field.annotation)[0] is Path:
+            read[name] = place_of(value)
         elif isinstance(value, str) and name in _texts_of(kind):
             read[name] = tuple(part.strip() for part in value.split(",") if part.strip())
         elif isinstance(value, Mapping):

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from toolrec.cli.places import PLACE
+
 RunFolder = Annotated[
-    Path, typer.Argument(help="Run folder, as `toolrec evaluate` writes it; also of a running evaluation.", show_default=False)
+    Path,
+    typer.Argument(
+        **PLACE | {"metavar": "RUN"},
+        help="Run folder, as `toolrec evaluate` writes it, or its URL; also of a running evaluation.",
+        show_default=False,
+    ),
 ]

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from toolrec.cli.places import PLACE
 from toolrec.cli.settings import Tree, resolved
 
 LIMITS = Tree(settings="toolrec.llm.flow.governor:FlowSettings")
 
-Run = Annotated[Path, typer.Argument(help="Run folder of a running evaluation.", show_default=False)]
+Run = Annotated[
+    Path, typer.Argument(**PLACE | {"metavar": "RUN"}, help="Run folder of a running evaluation.", show_default=False)
+]
 
 
 def control(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolrec.cli.places import PLACE
 from toolrec.cli.runs.arguments import RunFolder
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ def export(
         Path | None, typer.Option(help="File to write, for parquet and csv a folder; default: named after the run, here.")
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="The run's data set, if it has moved: titles, targets and what hit come from it.")
+        Path | None,
+        typer.Option(
+            **PLACE | {"metavar": "PATH"},
+            help="The run's data set, if it has moved: titles, targets and what hit come from it.",
+        ),
     ] = None,
     users: Annotated[Users, typer.Option(help="chat-jsonl, dpo-jsonl: which part of the users.")] = Users.train,
     split_seed: Annotated[int, typer.Option(help="chat-jsonl, dpo-jsonl: seed of the users' parts (80, 10, 10 %).")] = 0,
@@ -76,7 +81,10 @@ def export(
     pairs: Annotated[
         str, typer.Option(help="dpo-jsonl: kinds of pairs, comma separated.", metavar="KINDS")
     ] = "reask,outcome,hindsight",
-    against: Annotated[Path | None, typer.Option(help="dpo-jsonl: another run over the same users, for outcome pairs.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(**PLACE, help="dpo-jsonl: another run over the same users, for outcome pairs."),
+    ] = None,
     otel_endpoint: Annotated[
         str | None,
         typer.Option(help="otel: send the spans to this OTLP/HTTP address, as http://127.0.0.1:4318/v1/traces."),

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from toolrec.cli.places import PLACE
+
 Runs = Annotated[
     list[Path],
     typer.Argument(
-        help="Run folders, as `toolrec evaluate` writes them; several over the same users are compared with the first.",
+        **PLACE | {"metavar": "RUNS..."},
+        help="Run folders of `toolrec evaluate`, or their URLs; several over the same users are compared with the first.",
         show_default=False,
     ),
 ]

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from toolrec.errors import ConfigError, DataError
+from toolrec.util.urls import is_url
 
 MAX_DEPTH = 6
 """Folders below the given one that are looked into."""
@@ -238,11 +239,6 @@ class SourceFiles:
         for ending in _PACKED_ENDINGS:
             known = known.removesuffix(ending)
         self._files.setdefault(known, []).append(_File(open=reader, num_bytes=num_bytes, place=place))
-
-
-def is_url(path: Path | str) -> bool:
-    """Whether this is an fsspec URL and not a path."""
-    return isinstance(path, str) and "://" in path
 
 
 def data_name(path: Path | str) -> str:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from toolrec.data import Dataset
 from toolrec.errors import CheckpointError, ConfigError
-from toolrec.recommenders.checkpoint import MANIFEST, load_recommenders, recommenders_manifest
+from toolrec.recommenders.checkpoint import MANIFEST, load_recommenders, local_recommenders, recommenders_manifest
 from toolrec.recommenders.config import MAX_FUSION_USERS
 from toolrec.recommenders.fusion.fitting import FittedFusions, FusionConfig, default_fusion_config, fit_fusions
 from toolrec.recommenders.fusion.inputs import FusionInputs, fusion_inputs
@@ -37,6 +37,7 @@ from toolrec.recommenders.fusion.learned import (
 from toolrec.recommenders.fusion.listwise import ListwiseModel
 from toolrec.recommenders.scoring import ScoringRecommender
 from toolrec.util.files import atomic_folder, read_json, sha256_file, write_json
+from toolrec.util.urls import place_of
 
 FOLDER = "fusions"
 
@@ -48,7 +49,7 @@ def refit_fusions(folder: Path, dataset: Dataset, config: FusionConfig | None = 
         CheckpointError: the folder is none of ours, damaged, or of another data set.
         ConfigError: there is nothing to learn from.
     """
-    fitted = _fit_into(Path(folder), dataset, config, device=device)
+    fitted = _fit_into(place_of(folder), dataset, config, device=device)
     if fitted is None:
         raise ConfigError("fusions cannot be learned: hardly any validation target is on a recommender's list", value=str(folder))
     return fitted
@@ -117,7 +118,7 @@ def load_fusions(folder: Path, dataset: Dataset, recommenders: Mapping[str, Scor
     Raises:
         CheckpointError: a file is missing, damaged or of other tools.
     """
-    folder = Path(folder)
+    folder = local_recommenders(folder)
     listed = recommenders_manifest(folder).get("fusions")
     if listed is None or not set(listed["tools"]) <= recommenders.keys():
         return None

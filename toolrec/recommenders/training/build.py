@@ -140,6 +140,7 @@ def train_recommenders(
         DataError: no user has two training items.
     """
     out = Path(out)
+    backbone = None if backbone is None else checkpoint.local_recommenders(backbone)
     names = check_attributes(dataset, attributes)
     torch_device = resolve_device(device)
     if out.exists() and not checkpoint.is_recommenders_folder(out):
@@ -155,7 +156,7 @@ def train_recommenders(
         with joined(is_cuda=torch_device == "cuda") as group, _folder_of(out, states, group) as folder:
             training = _Training(dataset, config, folder, states, device=torch_device, num_encoders=len(names))
             training.popularity()
-            model = training.backbone() if backbone is None else training.take_over(Path(backbone))
+            model = training.backbone() if backbone is None else training.take_over(backbone)
             if names:
                 examples = model.fixed_examples(training.sequences, mask_share=config.mask_share)
                 with frozen_for_now(model, examples, training.validation, folder=folder) as frozen:

@@ -58,14 +58,14 @@ class MemoryLink:
                     raise
                 self._fell_silent(error)
             else:
-                self._folder.journal(entries)
+                await asyncio.to_thread(self._folder.journal, entries)  # a bucket may take its time
                 return
         try:
             written = await asyncio.to_thread(spend_in_flight, self._folder.rounds_in_flight)
         except StorageError as error:
             log.warning("nothing that was spent since the last block is journalled: %s", error)
         else:
-            self._folder.journal(written)
+            await asyncio.to_thread(self._folder.journal, written)
 
     async def forget(self, user_indexes: Sequence[int]) -> None:
         """Drops committed users. A memory that does not answer keeps them; that costs only space."""

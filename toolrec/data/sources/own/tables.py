@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolrec.data.reading.files import SourceFiles, is_url
+from toolrec.data.reading.files import SourceFiles
 from toolrec.data.reading.findings import Findings
 from toolrec.data.reading.formats import (
     FrameTable,
@@ -19,6 +19,7 @@ from toolrec.data.reading.formats import (
 )
 from toolrec.data.sources.own.config import OwnConfig
 from toolrec.errors import DataError
+from toolrec.util.urls import is_url
 
 
 def is_frame(source: Any) -> bool:
