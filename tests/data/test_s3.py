@@ -1,4 +1,4 @@
-"""`s3://` against an S3-compatible server on this machine: `pip install s3fs moto flask flask-cors py-partiql-parser`."""
+"""Files of a source at `s3://`, against an S3-compatible server on this machine."""
 
 from __future__ import annotations
 
