@@ -19,7 +19,7 @@ from toolrec.config import CompleteConfig, RunConfig
 from toolrec.connect import connected, starts_own
 from toolrec.data import Dataset, load_dataset
 from toolrec.data.obscure import obscured
-from toolrec.errors import ConfigError, RecordingError, RunFailedError, RunStoppedError, ToolRecError
+from toolrec.errors import ConfigError, RecordingError, RunFailedError, RunFolderError, RunStoppedError, ToolRecError
 from toolrec.evaluation import FinishedRun, evaluate_run
 from toolrec.evaluation.analyses.leaks import LEAK_COLUMNS
 from toolrec.evaluation.baselines import OWN_PREFIX, ManyRecommender, OneByOne, RememberedLists, recommend_for
@@ -195,7 +195,8 @@ def simulate(
         if problem is not None and has_protocol:
             stage(f"the made-up user came to no final list, users may not either: {problem}")
     told = dataset.with_pool(obscured(dataset.pool, config.surrogate.obscure))
-    folder = _open_folder(config, manifest, mirror)
+    with _named(config):
+        folder = _open_folder(config, manifest, mirror)
     try:
         with _recorded(config, header), stopping or Stopping() as stopping:
             (simulate_users or _simulate)(config, told, folder, plan, stopping)
@@ -297,6 +298,17 @@ def _open_folder(config: CompleteConfig, manifest: dict[str, Any], mirror: Mirro
         defaults = RunConfig(dataset=config.dataset).result_settings() | {"surrogate.protocol": "tools"}  # before `auto` was it
         return RunFolder.resume(config.folder, manifest, defaults=defaults, accepts_changes=config.accept_changes, mirror=mirror)
     return RunFolder.create(config.folder, manifest, mirror=mirror)
+
+
+@contextlib.contextmanager
+def _named(config: CompleteConfig) -> Iterator[None]:
+    """Errors of the run folder name it as the person did, and not its working folder."""
+    try:
+        yield
+    except RunFolderError as error:
+        if error.value != str(config.folder):
+            raise
+        raise RunFolderError(error.message, value=str(config.run), hint=error.hint) from None
 
 
 def _how_to_go_on(config: CompleteConfig, num_users: int) -> str:

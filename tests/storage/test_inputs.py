@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_recommenders_come_with_their_fusions(bucket: type[Bucket], demo_folder:
     assert list(loaded) == list(load_recommenders(demo_recommenders, dataset))
     assert recommenders_manifest(place) == recommenders_manifest(demo_recommenders)
     assert load_fusions(place, dataset, loaded) is not None
+
+
+def test_replicas_load_from_a_url(bucket: type[Bucket], demo_folder: Path, demo_recommenders: Path) -> None:
+    from toolrec.serving.app import AppConfig, build_app
+    from toolrec.serving.deployments import RetrievalReplica
+
+    put_folder(demo_folder, URL)
+    put_folder(demo_recommenders, "bucket://lab/recommenders/demo")
+    paths = {"dataset": URL, "recommenders": "bucket://lab/recommenders/demo"}
+    build_app(AppConfig(**paths))
+    how = {"device": "cpu", "num_threads": 1, "max_batch_size": 4, "batch_wait_timeout_s": 0.0, "description": {}}
+    replica = RetrievalReplica(*paths.values(), "genre", **how)
+    ((items, _),) = asyncio.run(replica.retrieve_many([[1, 2, 3]], [5]))
+    assert len(items) == 5 and not {1, 2, 3} & set(items)
 
 
 def test_a_slow_bucket_is_tried_again(bucket: type[Bucket], demo_folder: Path) -> None:

@@ -92,6 +92,10 @@ def test_lost_permission_stops_the_run_resumably(bucket: type[Bucket], evaluate:
     assert "no permission to write here" in str(caught.value) and "--resume goes on" in str(caught.value)
     assert [name for name in names(bucket) if name.startswith("users/")] == ["users/part-000001.parquet"]
     bucket.fault = None
+    with pytest.raises(
+        RunFolderError, match=r"another configuration: surrogate\.rounds was 7, now 3; got: bucket://lab/runs/first; resume with"
+    ):
+        evaluate(resume=True, **{"surrogate.rounds": 3})
     evaluate(resume=True)
     assert [name for name in names(bucket) if name.startswith("rounds/")] == [f"rounds/part-{n:06d}.parquet" for n in (1, 2, 3)]
     pd.testing.assert_frame_equal(lists(load_run(URL)), lists(load_run(small_run)))
