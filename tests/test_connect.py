@@ -120,7 +120,7 @@ def test_a_machine_that_is_too_busy_to_start_ray_is_said(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch):
-    from ray._private import services
+    from ray._private import ray_constants, services
 
     answers = iter([RuntimeError("not there yet"), RuntimeError("not there yet"), {"node_id": "n"}])
 
@@ -131,9 +131,11 @@ def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch
         return answer
 
     monkeypatch.setattr(services, "get_node", get_node)
+    monkeypatch.setattr(ray_constants, "RAY_DASHBOARD_STARTUP_TIMEOUT_S", 60)
     with connect.patient_start():
         assert services.get_node("a", "n") == {"node_id": "n"}
-    assert services.get_node is get_node
+        assert ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S == 300
+    assert services.get_node is get_node and ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S == 60
 
 
 def test_a_node_need_not_wait_for_the_ports_of_its_agents(tmp_path: Path):

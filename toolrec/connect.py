@@ -268,10 +268,12 @@ def patient_start() -> Iterator[None]:
     Raises:
         RunStoppedError: it did not come up.
     """
-    from ray._private import services
+    from ray._private import ray_constants, services
 
     for name, wait in BUSY_MACHINE.items():
         os.environ.setdefault(name, wait)
+    dashboard_s = ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S  # this process has read its environment already
+    ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = max(dashboard_s, int(os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"]))
     get_node, start_raylet = services.get_node, services.start_raylet
     raylets: list[Any] = []
 
@@ -305,6 +307,7 @@ def patient_start() -> Iterator[None]:
         raise RunStoppedError(said, value=load, hint=hint) from error
     finally:
         services.get_node, services.start_raylet = get_node, start_raylet
+        ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = dashboard_s
 
 
 def _name_ports(arguments: dict[str, Any]) -> None:
