@@ -277,6 +277,10 @@ def patient_start() -> Iterator[None]:
     get_node, start_raylet = services.get_node, services.start_raylet
     raylets: list[Any] = []
 
+    def exit_code() -> int | None:
+        code: int | None = raylets[-1].process.poll() if raylets else None
+        return code
+
     def start_with_ports(*given: Any, **named: Any) -> Any:
         call = inspect.signature(start_raylet).bind(*given, **named)
         _name_ports(call.arguments)
@@ -289,8 +293,7 @@ def patient_start() -> Iterator[None]:
             try:
                 return get_node(*given, **named)
             except RuntimeError:
-                has_ended = bool(raylets) and raylets[-1].process.poll() is not None
-                if has_ended or time.monotonic() > deadline_s:
+                if exit_code() is not None or time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.2)
 
@@ -301,6 +304,9 @@ def patient_start() -> Iterator[None]:
     except Exception as error:
         if _TOO_BUSY not in str(error):
             raise
+        if (code := exit_code()) is not None:
+            hint = "see raylet.out and raylet.err in the logs of Ray's session, below RAY_TMPDIR or /tmp"
+            raise RunStoppedError("Ray's node ended while it started", value=f"exit code {code}", hint=hint) from error
         load = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"
         hint = "run again when it is less busy, with --resume where the command has it"
         said = f"Ray did not start within {START_S:.0f} s: this machine is too busy"

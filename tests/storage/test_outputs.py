@@ -37,6 +37,17 @@ def test_a_data_set_is_made_at_a_url(bucket: type[Bucket], capsys: pytest.Captur
     assert "something else is at this URL" in error_of(capsys, [*PREPARE[:-1], "bucket://lab/photos"])
 
 
+def test_only_one_of_its_kind_is_replaced(bucket: type[Bucket], demo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_folder(demo_folder, URL)
+    for name in ("manifest.json", "users/part-000001.parquet"):
+        bucket().pipe_file(f"/lab/run/{name}", b"{}")
+    before = dict(bucket.store)
+    for place in (URL, "bucket://lab/run"):
+        assert "something else is at this URL" in error_of(capsys, ["train", str(demo_folder), "--out", place])
+    assert "something else is at this URL" in error_of(capsys, [*PREPARE[:-1], "bucket://lab/run", "--overwrite"])
+    assert bucket.store == before
+
+
 def test_it_is_told_before_the_work(bucket: type[Bucket], demo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bucket.fault = failing(-1, PermissionError("Access Denied"), verb="write")
     for command in (PREPARE, ["train", str(demo_folder), "--out", "bucket://lab/recommenders/demo"]):

@@ -101,6 +101,41 @@ def test_lost_permission_stops_the_run_resumably(bucket: type[Bucket], evaluate:
     pd.testing.assert_frame_equal(lists(load_run(URL)), lists(load_run(small_run)))
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_is_no_run_is_left_as_it_is(resume: bool, bucket: type[Bucket], evaluate: Evaluate) -> None:
+    bucket().pipe_file("/lab/runs/first/deeper/manifest.json", b"{}")
+    with pytest.raises(RunFolderError, match=r"something else than a run|there already"):
+        evaluate(resume=resume)
+    assert names(bucket) == ["deeper/manifest.json"]
+
+
+def test_a_working_folder_that_disappears_takes_nothing_with_it(
+    bucket: type[Bucket], evaluate: Evaluate, small_run: Path
+) -> None:
+    def remove(verb: str, path: str) -> None:
+        if verb == "write" and "users/part-000002" in path:
+            shutil.rmtree(working_folder(place_of(URL)))
+
+    bucket.fault = remove
+    with pytest.raises((RunFolderError, RemoteStorageError, RunStoppedError, OSError)):
+        evaluate()
+    bucket.fault = None
+    assert {"manifest.json", "rounds/part-000001.parquet", "users/part-000001.parquet"} <= set(names(bucket))
+    evaluate(resume=True)
+    pd.testing.assert_frame_equal(lists(load_run(URL)), lists(load_run(small_run)))
+
+
+def test_users_that_were_not_copied_up_are_kept_aside(bucket: type[Bucket], evaluate: Evaluate) -> None:
+    bucket.fault = failing(-1, PermissionError("Access Denied"), verb="write", name="users/part-000002")
+    with pytest.raises(RemoteStorageError):
+        evaluate()
+    bucket.fault = None
+    folder = working_folder(place_of(URL))
+    evaluate(resume=True)
+    [aside] = folder.parent.glob(f"{folder.name}.*")
+    assert (aside / "users" / "part-000002.parquet").exists() and not folder.exists()
+
+
 def test_a_slow_bucket_and_lost_answers_cost_nothing(bucket: type[Bucket], evaluate: Evaluate, small_run: Path) -> None:
     asked: set[str] = set()
 

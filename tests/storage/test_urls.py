@@ -32,7 +32,9 @@ def test_what_is_a_url() -> None:
     assert str(place_of("abfss://box@account.dfs.core.windows.net/x")) == "abfss://box@account.dfs.core.windows.net/x"
 
 
-@pytest.mark.parametrize("text", ["s3://", "s3:///x", "s3://b/../x", "s3://b/x?versionId=1", "s3://me:secret@b/x"])
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:///x", "s3://b/../x", "s3://b/x?versionId=1", "abfss://box@b/x?sig=secret", "s3://me:secret@b/x"]
+)
 def test_no_folder_at_it(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         place_of(text)

@@ -199,7 +199,7 @@ def refuse_other_folder(path: Path) -> None:
         DataError: a file, or a folder that is not a data set, is already there.
     """
     if isinstance(path, Url):
-        refuse_other_objects(path, manifest=MANIFEST, error=DataError)
+        refuse_other_objects(path, is_ours={MANIFEST, *_TABLES}.__eq__, error=DataError)
         return
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return

@@ -121,6 +121,11 @@ def is_recommenders_folder(folder: Path) -> bool:
     return True
 
 
+def are_recommenders(names: set[str]) -> bool:
+    """Whether objects of these names are a recommenders' folder: a data set and a run have a `manifest.json`, too."""
+    return MANIFEST in names and any(name.startswith("backbone/") for name in names)
+
+
 def recommenders_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a recommenders' folder; at a URL, that of this node's copy.
 

@@ -123,7 +123,7 @@ def train(config: TrainConfig | Mapping[str, Any]) -> TrainingReport:
         >>> report = toolrec.train({"dataset": "data/demo", "recommenders.backbone_fit.max_epochs": 20})
     """
     from toolrec.data import load_dataset
-    from toolrec.recommenders.checkpoint import MANIFEST
+    from toolrec.recommenders.checkpoint import MANIFEST, are_recommenders
     from toolrec.recommenders.models.text import SentenceEncoder
     from toolrec.recommenders.training.build import train_recommenders
 
@@ -133,7 +133,7 @@ def train(config: TrainConfig | Mapping[str, Any]) -> TrainingReport:
     assert recommenders is not None, "a recipe stands below every training"
     dataset = load_dataset(complete.dataset)
     if isinstance(out, Url) and is_first_process():
-        refuse_other_objects(out, manifest=MANIFEST, error=CheckpointError)
+        refuse_other_objects(out, is_ours=are_recommenders, error=CheckpointError)
     report = train_recommenders(
         dataset,
         recommenders,

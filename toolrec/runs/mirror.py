@@ -51,6 +51,7 @@ class RunMirror:
     def __init__(self, folder: Path, remote: RemoteFolder, lock: RemoteLock, there: dict[str, RemoteFile]) -> None:
         self._folder, self._remote, self._lock = folder, remote, lock
         self._there = set(there)
+        self._is_new = not there
         self._sent = {name: _state(folder / name) for name in there}
         self._num_journalled = {name: _whole_lines(folder / name) for name in JOURNALS}
         self._in_flight_s = 0.0
@@ -81,7 +82,9 @@ class RunMirror:
                 self._push_changed(name)
 
     def discard(self) -> None:
-        """Removes what this run has copied up, where it came to nothing."""
+        """Removes what this run has copied up, where it is new and came to nothing: what was there, or holds users, stays."""
+        if not self._is_new or any(name.startswith("users/") for name in self._there):
+            return
         with self._copying:
             for name in sorted(self._there, reverse=True):
                 if name != LOCK_OBJECT:
@@ -157,7 +160,8 @@ class RunMirror:
     def _remove_uncommitted(self) -> None:
         """Removes rounds without their users, which an earlier session left and `RunFolder.resume` has removed here."""
         for name in [name for name in self._there if name.startswith("rounds/")]:
-            if not (self._folder / name).exists():
+            is_committed = name.replace("rounds/", "users/", 1) in self._there
+            if not is_committed and not (self._folder / name).exists():
                 self._remote.delete(name)
                 self._there.discard(name)
 
@@ -215,10 +219,19 @@ def _opened(run: Url, folder: Path, stack: contextlib.ExitStack, *, resume: bool
     lock = RemoteLock.acquire(remote)
     stack.callback(lock.release)
     there = _run_there(remote, resume=resume)
-    shutil.rmtree(folder, ignore_errors=True)  # what was committed is there; what lies here may be of a killed session
+    _clear(folder, set(there))
     with storage_errors(folder):
         download_all(remote, there, folder)
     return RunMirror(folder, remote, lock, there)
+
+
+def _clear(folder: Path, there: set[str]) -> None:
+    """Makes room for what is there. Users that an earlier session wrote here and could not copy up are moved aside."""
+    if any(f"users/{path.name}" not in there for path in (folder / "users").glob("part-*.parquet")):
+        aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(aside)
+        log.warning("users that were not copied up are simulated again; what was written of them lies in %s", aside)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_there(remote: RemoteFolder, *, resume: bool) -> dict[str, RemoteFile]:
@@ -227,6 +240,8 @@ def _run_there(remote: RemoteFolder, *, resume: bool) -> dict[str, RemoteFile]:
     if there and not resume:
         hint = "give another --run, or --resume to go on with it"
         raise RunFolderError("the run folder is there already", value=str(remote), hint=hint)
+    if there and MANIFEST not in there:
+        raise RunFolderError("something else than a run is at this URL", value=str(remote), hint="give another --run")
     return there
 
 
@@ -237,5 +252,5 @@ def _leave(mirror: RunMirror, folder: Path) -> None:
             mirror.push(is_last=True)
         else:
             mirror.discard()
-    except (RemoteStorageError, RunStoppedError) as error:
+    except (RemoteStorageError, RunStoppedError, OSError) as error:
         log.warning("the last files were not copied up, and lie in %s: %s", folder, error)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from toolrec.data import Dataset, load_dataset
-from toolrec.errors import DataError, RunFolderError
+from toolrec.errors import ConfigError, DataError, RunFolderError, StorageError
 from toolrec.llm.prices import Price, price_from_json
 from toolrec.records import FINISHED, Trace, Usage
 from toolrec.runs.folder import SUMMARY, is_at_work, read_manifest, read_rounds, read_spend, read_trace, read_users
@@ -119,7 +119,7 @@ def find_dataset(run: Run, folder: Path | None = None) -> tuple[Dataset | None, 
     path = folder or place_of(run.manifest["dataset"]["path"])
     try:
         found = load_dataset(path)
-    except DataError as error:
+    except (DataError, ConfigError, StorageError) as error:  # the latter two: of a URL, which a run may name
         return None, str(error)
     if found.checksum != run.manifest["settings"]["dataset_checksum"]:
         return None, f"the data set is another one by now ({path})"

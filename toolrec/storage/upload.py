@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from toolrec.errors import InputError, RemoteStorageError
@@ -19,11 +20,11 @@ def making_place(place: Path) -> Path:
     return place_in_cache("made", place) if isinstance(place, Url) else place
 
 
-def refuse_other_objects(url: Url, *, manifest: str, error: type[InputError]) -> None:
+def refuse_other_objects(url: Url, *, is_ours: Callable[[set[str]], bool], error: type[InputError]) -> None:
     """Makes sure, before any work, that a folder can be put at a URL, and replaces at most one of its kind.
 
     Args:
-        manifest: the file that a folder of the kind has.
+        is_ours: whether objects of these names, and no others, are a folder of the kind.
 
     Raises:
         error: something else is there, or it cannot be written.
@@ -31,7 +32,7 @@ def refuse_other_objects(url: Url, *, manifest: str, error: type[InputError]) ->
     with at_the_start(error):
         remote = RemoteFolder(url)
         files = remote.files()
-        if files and not files.keys() & {manifest, _UNFINISHED}:
+        if files and _UNFINISHED not in files and not is_ours(set(files)):
             raise error("something else is at this URL, and is not replaced", value=str(url), hint="give another --out")
         remote.write(_UNFINISHED, b"")
         if _UNFINISHED not in files:

@@ -61,5 +61,8 @@ def place_of(text: str | Path) -> Path:
     if ":" in authority.rpartition("@")[0]:
         raise ConfigError("a URL with a password in it", value=f"{scheme}://…", hint="credentials come from the environment")
     if not authority or re.search(r"[?#\0]|(^|/)\.\.?(/|$)", rest):
-        raise ConfigError("not the URL of a folder", value=text, allowed="s3://BUCKET/FOLDER, gs://…, abfss://…")
+        shown, mark, _ = text.partition("?")  # what comes behind it may sign the URL
+        raise ConfigError(
+            "not the URL of a folder", value=f"{shown}{mark and '?…'}", allowed="s3://BUCKET/FOLDER, gs://…, abfss://…"
+        )
     return Url(f"{scheme.lower()}:", *(part for part in rest.split("/") if part))

@@ -58,14 +58,23 @@ class MemoryLink:
                     raise
                 self._fell_silent(error)
             else:
-                await asyncio.to_thread(self._folder.journal, entries)  # a bucket may take its time
+                await self._write(entries)
                 return
         try:
             written = await asyncio.to_thread(spend_in_flight, self._folder.rounds_in_flight)
         except StorageError as error:
             log.warning("nothing that was spent since the last block is journalled: %s", error)
         else:
-            await asyncio.to_thread(self._folder.journal, written)
+            await self._write(written)
+
+    async def _write(self, entries: list[dict[str, Any]]) -> None:
+        """Journals off the event loop, for a bucket may take its time; to the end even where the run is cancelled meanwhile."""
+        writing = asyncio.ensure_future(asyncio.to_thread(self._folder.journal, entries))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing
+            raise
 
     async def forget(self, user_indexes: Sequence[int]) -> None:
         """Drops committed users. A memory that does not answer keeps them; that costs only space."""
