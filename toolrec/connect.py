@@ -12,7 +12,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,14 @@ def free_port() -> int:
     raise ConfigError(f"no free port on the loopback address ({error})")
 
 
+def free_ports(count: int, *, besides: Collection[int] = ()) -> list[int]:
+    """Different ports, each as `free_port` gives one, and none of `besides`."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.update({free_port()}.difference(besides))
+    return list(ports)
+
+
 START_S = 240.0
 """How long a node of Ray may take to come up; Ray itself allows 30 s and has no setting for it."""
 
@@ -329,7 +337,8 @@ def _name_ports(arguments: dict[str, Any]) -> None:
     }
     # Ray's default is the same for all nodes of a machine: the second one would have no agent that starts jobs.
     unnamed = (None, 0, ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
+    needed = [name for name in files if arguments.get(name) in unnamed]
+    given = [arguments[name] for name in files if name not in needed]
+    arguments.update(zip(needed, free_ports(len(needed), besides=given), strict=True))
     for name, file in files.items():
-        while arguments.get(name) in unnamed or sum(arguments.get(name) == arguments.get(other) for other in files) > 1:
-            arguments[name] = free_port()
         raylet.persist_port(arguments["session_dir"], arguments["node_id"], file, arguments[name])

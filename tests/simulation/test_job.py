@@ -21,7 +21,7 @@ import pytest
 import requests
 from support import ROOT, summary_of
 
-from toolrec.connect import BUSY_MACHINE, free_port
+from toolrec.connect import BUSY_MACHINE, free_ports
 from toolrec.data import load_dataset
 
 BIN = Path(sys.executable).parent
@@ -55,13 +55,6 @@ class HeadNode:
         return "\n".join([f"the node {state}", *(f"--- {f.name}\n{f.read_text(errors='replace')[-2000:]}" for f in files)])
 
 
-def distinct_ports(count: int) -> list[int]:
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return list(ports)
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[HeadNode]]:
     """The head nodes that this file's tests have started; the last one is in use."""
@@ -81,7 +74,7 @@ def head(nodes: list[HeadNode]) -> HeadNode:
 
 
 def start_head() -> HeadNode:
-    gcs, dashboard, client = distinct_ports(3)
+    gcs, dashboard, client = free_ports(3)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
